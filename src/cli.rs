@@ -1,0 +1,409 @@
+//! The command line: every command and option, and what they are turned into.
+//!
+//! The only file that names clap.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Parser, Subcommand};
+use clap_complete::Shell;
+use nix::sys::signal::Signal;
+
+use crate::address::{Address, Listener};
+use crate::config::{self, Config, Drain, Process, Readiness, Ready, Statuses};
+use crate::rehearse::sample::{Bad, Sample};
+use crate::runtime_directory::{check_name, name_for};
+use crate::supervisor::Policy;
+
+/// Replace any server without one lost request.
+#[derive(Debug, Parser)]
+#[command(name = "zdr", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run COMMAND under supervision, in the foreground.
+    Run(Box<RunArgs>),
+    /// Replace the serving generation by a new one with no lost connection.
+    Reload(ReloadArgs),
+    /// Stop the serving generation and start the next in its place; connections wait meanwhile.
+    Restart(WaitArgs),
+    /// Drain the serving generation, then end zdr.
+    Stop(WaitArgs),
+    /// Show generations, listeners, connections and the last verdict.
+    Status(StatusArgs),
+    /// Wait until a generation serves.
+    Wait(WaitArgs),
+    /// Follow what happens.
+    Events(EventsArgs),
+    /// List the supervisors running here.
+    List(ListArgs),
+    /// Try reloads of COMMAND, or of a built-in sample server, under load and report what they lose.
+    Rehearse(Box<RehearseArgs>),
+    /// Print shell completions.
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+    /// The server that `zdr rehearse` reloads when it is given none.
+    #[command(hide = true)]
+    SampleServer(SampleArgs),
+}
+
+/// `zdr run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub(crate) options: RunOptions,
+    /// The server and its arguments; {fd} {port} {address} {generation} and {instance} are filled in.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// The options of `zdr run`, which `zdr rehearse` takes as well.
+#[derive(Clone, Debug, Args)]
+pub struct RunOptions {
+    /// Listen on [NAME=]ADDRESS[,KEY=VALUE...] and lend it to the command: `8080`, `127.0.0.1:8080`, `[::1]:8080`,
+    /// `tcp://..`, `udp://..`. Keys: backlog, nodelay, v6only, freebind, nonblocking, defer-accept. Port 0 lets the
+    /// kernel choose. Without it, `$PORT` of every address.
+    #[arg(short, long, value_name = "LISTENER", help_heading = "Sockets")]
+    listen: Vec<String>,
+
+    /// When a new generation is ready: `/path` (GET on the first listener), a URL, `tcp`, `notify` (READY=1),
+    /// `exec:COMMAND`, or a duration that it must have stayed up. Without it, READY=1 or an accepted connection.
+    #[arg(long, visible_alias = "ready-url", value_name = "SPEC", value_parser = Ready::parse, help_heading = "Readiness")]
+    ready: Option<Ready>,
+    /// How long a generation may take to be ready.
+    #[arg(long, value_name = "D", value_parser = config::duration, default_value = "60s", help_heading = "Readiness")]
+    ready_timeout: Duration,
+    /// The longest pause between two probes; the first come every 5 ms.
+    #[arg(long, value_name = "D", value_parser = config::duration, default_value = "250ms", help_heading = "Readiness")]
+    ready_interval: Duration,
+    /// The time limit of one probe.
+    #[arg(long, value_name = "D", value_parser = config::duration, default_value = "5s", help_heading = "Readiness")]
+    ready_limit: Duration,
+    /// The HTTP statuses that count as ready.
+    #[arg(long, value_name = "STATUSES", value_parser = Statuses::parse, default_value = "200-399", help_heading = "Readiness")]
+    ready_status: Statuses,
+    /// How many good answers in a row are wanted.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), default_value_t = 1, help_heading = "Readiness")]
+    ready_successes: u32,
+    /// How long an instance must have stayed up where nothing else can be asked.
+    #[arg(long, value_name = "D", value_parser = config::duration, default_value = "2s", help_heading = "Readiness")]
+    startup_grace: Duration,
+
+    /// The signal that asks an old generation to finish.
+    #[arg(long, value_name = "SIGNAL", value_parser = signal, default_value = "TERM", help_heading = "Drain")]
+    drain_signal: i32,
+    /// How long an old generation may take to end after its signal, before it is killed.
+    #[arg(long, value_name = "D", value_parser = config::duration, default_value = "30s", help_heading = "Drain")]
+    drain_timeout: Duration,
+    /// How long to wait, before the signal, until no request is in flight; 0s signals at once.
+    #[arg(long, value_name = "D", value_parser = config::duration, default_value = "5s", help_heading = "Drain")]
+    drain_idle: Duration,
+    /// How long the old generation is kept before it drains, so that it can have the connections back if the new one
+    /// dies.
+    #[arg(long, value_name = "D", value_parser = config::duration, default_value = "2s", help_heading = "Drain")]
+    bake: Duration,
+    /// On stop: how long readiness says no before the drain begins.
+    #[arg(long, value_name = "D", value_parser = config::duration, default_value = "0s", help_heading = "Drain")]
+    lame_duck: Duration,
+
+    /// The working directory, looked up afresh at every start.
+    #[arg(short = 'C', long, value_name = "DIR", help_heading = "Process")]
+    chdir: Option<PathBuf>,
+    /// A variable for the environment; may be given more than once.
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = variable, help_heading = "Process")]
+    env: Vec<(OsString, OsString)>,
+
+    /// Answer health questions on this TCP address; may be given more than once.
+    #[arg(long, value_name = "ADDRESS", help_heading = "Health and admin")]
+    health: Vec<String>,
+    /// Under which path; may be given more than once.
+    #[arg(long, value_name = "PREFIX", value_parser = prefix, default_values = ["/health", "/_health"], help_heading = "Health and admin")]
+    health_path: Vec<String>,
+    /// What clients call this supervisor; without it, the name of the program.
+    #[arg(long, value_name = "NAME", value_parser = name, help_heading = "Health and admin")]
+    name: Option<String>,
+    /// The admin socket; without it, NAME.sock in the runtime directory.
+    #[arg(long, value_name = "PATH", help_heading = "Health and admin")]
+    admin: Option<PathBuf>,
+
+    /// How log lines look.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text", help_heading = "Log")]
+    pub(crate) log_format: LogFormat,
+    /// Log more.
+    #[arg(short, long, help_heading = "Log")]
+    pub(crate) verbose: bool,
+    /// Log warnings and errors only.
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Log")]
+    pub(crate) quiet: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which supervisor.
+#[derive(Clone, Debug, Args)]
+pub struct Which {
+    /// The supervisor with this name.
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub(crate) name: Option<String>,
+    /// The supervisor with this admin socket; without it and --name, the only one running here.
+    #[arg(long, value_name = "PATH", env = "ZDR_ADMIN")]
+    pub(crate) admin: Option<PathBuf>,
+}
+
+/// `zdr reload`.
+#[derive(Debug, Args)]
+pub struct ReloadArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Ask and leave; the verdict is in `zdr status`.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// What to wait for: until the new generation serves, or until the old one is gone as well.
+    #[arg(long, value_name = "UNTIL", value_enum, default_value = "serving", conflicts_with = "no_wait")]
+    pub(crate) wait: WaitFor,
+    /// How long to wait for the verdict; the reload goes on.
+    #[arg(long, value_name = "D", value_parser = config::duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Print what happens as JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// A new command; without it, the one that is there.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// What to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum WaitFor {
+    /// The new generation serves.
+    Serving,
+    /// The old one is gone as well.
+    Drained,
+}
+
+/// Commands that only wait.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// How long to wait.
+    #[arg(long, value_name = "D", value_parser = config::duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Print what happens as JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `zdr status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Print the whole picture as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show it again whenever something happens.
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+/// `zdr events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Print JSON lines.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `zdr list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `zdr rehearse`.
+#[derive(Debug, Args)]
+pub struct RehearseArgs {
+    #[command(flatten)]
+    pub(crate) options: RunOptions,
+    /// How many reloads to try, one bad release among them.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=10_000), default_value_t = 10)]
+    pub(crate) reloads: u32,
+    /// Requests a second of each of the eight clients.
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub(crate) rate: Option<f64>,
+    /// The path that the load asks for.
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    pub(crate) path: String,
+    /// The server to be tried; without it, a sample server built into zdr.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// The options of `zdr run` that were given to `zdr rehearse`, as they were written.
+pub fn handed_on(given: &ArgMatches) -> Vec<OsString> {
+    let run = RunOptions::augment_args(clap::Command::new("run"));
+    let mut options = Vec::new();
+    for option in run.get_arguments() {
+        let id = option.get_id().as_str();
+        if given.value_source(id) != Some(ValueSource::CommandLine) {
+            continue;
+        }
+        let name = OsString::from(format!("--{}", option.get_long().unwrap_or(id)));
+        if !option.get_action().takes_values() {
+            options.push(name);
+            continue;
+        }
+        for value in given.get_raw(id).into_iter().flatten() {
+            options.extend([name.clone(), value.to_owned()]);
+        }
+    }
+    options
+}
+
+/// `zdr sample-server`.
+#[derive(Clone, Debug, Args)]
+pub struct SampleArgs {
+    /// How long each request takes.
+    #[arg(long, value_parser = config::duration, default_value = "0s")]
+    work: Duration,
+    /// How long it takes before it accepts.
+    #[arg(long, value_parser = config::duration, default_value = "0s")]
+    start_after: Duration,
+    /// Die at once of SIGTERM, in the middle of whatever is going on.
+    #[arg(long)]
+    abrupt: bool,
+    /// What is wrong with this release: exit:CODE, hang, status:CODE or crash-after:DURATION.
+    #[arg(long, value_parser = bad)]
+    bad: Option<Bad>,
+}
+
+impl From<SampleArgs> for Sample {
+    fn from(args: SampleArgs) -> Self {
+        Self { work: args.work, start_after: args.start_after, graceful: !args.abrupt, bad: args.bad }
+    }
+}
+
+impl RunArgs {
+    /// Checks what no single option can show, and makes the settings.
+    pub fn into_config(self, port: Option<String>) -> Result<Config, String> {
+        let RunArgs { options, command } = self;
+        let Some(program) = command.first() else {
+            return Err("the command is missing; write it behind `--`, for example `zdr run -l 8080 -- ./my-server`".to_owned());
+        };
+        let listeners = listeners(&options.listen, port)?;
+        let name = match (&options.name, &options.admin) {
+            (Some(name), _) => name.clone(),
+            (None, _) => name_for(program),
+        };
+        let health = options.health.iter().map(|given| health_address(given)).collect::<Result<_, _>>()?;
+        let ready = options.ready.unwrap_or(Ready::Default);
+        let has_tcp = listeners.iter().any(|listener| matches!(listener.address, Address::Tcp(_)));
+        if matches!(ready, Ready::Path(_) | Ready::Tcp) && !has_tcp {
+            return Err(format!("--ready {ready} needs a TCP listener to ask; add one, or choose notify, exec: or a duration"));
+        }
+        Ok(Config {
+            name,
+            admin: options.admin,
+            health,
+            health_paths: options.health_path,
+            listeners,
+            process: Process { directory: options.chdir, environment: options.env },
+            readiness: Readiness {
+                ready,
+                interval: options.ready_interval,
+                limit: options.ready_limit,
+                statuses: options.ready_status,
+                successes: options.ready_successes,
+                startup_grace: options.startup_grace,
+            },
+            drain: Drain { signal: options.drain_signal, idle: options.drain_idle },
+            policy: Policy {
+                ready_timeout: options.ready_timeout,
+                drain_timeout: options.drain_timeout,
+                bake: options.bake,
+                lame_duck: options.lame_duck,
+            },
+            command,
+        })
+    }
+}
+
+fn listeners(given: &[String], port: Option<String>) -> Result<Vec<Listener>, String> {
+    let mut listeners = Vec::new();
+    for (position, given) in given.iter().enumerate() {
+        let unnamed = if position == 0 { "main".to_owned() } else { format!("listener{}", position + 1) };
+        listeners.push(Listener::parse(given, &unnamed).map_err(|error| error.to_string())?);
+    }
+    if listeners.is_empty() {
+        let port = port.ok_or("no listener: say where to listen, for example `--listen 127.0.0.1:8080`, or set PORT")?;
+        listeners.push(Listener::parse(&port, "main").map_err(|error| format!("PORT: {error}"))?);
+    }
+    config::distinct(&listeners)?;
+    Ok(listeners)
+}
+
+fn health_address(given: &str) -> Result<Address, String> {
+    let listener = Listener::parse(given, "health").map_err(|error| format!("--health: {error}"))?;
+    match listener.address {
+        Address::Tcp(_) => Ok(listener.address),
+        other => Err(format!("--health: {other} is no TCP address; write for example 127.0.0.1:9000")),
+    }
+}
+
+fn signal(given: &str) -> Result<i32, String> {
+    config::signal(given, |name| name.parse::<Signal>().ok().map(|signal| signal as i32))
+}
+
+fn variable(given: &str) -> Result<(OsString, OsString), String> {
+    match given.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err(format!("`{given}` is no variable; write KEY=VALUE")),
+    }
+}
+
+fn prefix(given: &str) -> Result<String, String> {
+    let good = given.starts_with('/') && given.len() > 1 && !given.ends_with('/') && !given.contains(char::is_whitespace);
+    if good { Ok(given.to_owned()) } else { Err(format!("`{given}` is no path prefix; write for example /health")) }
+}
+
+fn name(given: &str) -> Result<String, String> {
+    check_name(given).map(|()| given.to_owned())
+}
+
+fn rate(given: &str) -> Result<f64, String> {
+    let rate = given.parse::<f64>().ok().filter(|rate| (0.1..=100_000.0).contains(rate));
+    rate.ok_or_else(|| format!("`{given}` should be a number of requests a second from 0.1 to 100000"))
+}
+
+fn bad(given: &str) -> Result<Bad, String> {
+    let wrong = || format!("`{given}` should be exit:CODE, hang, status:CODE or crash-after:DURATION");
+    match given.split_once(':') {
+        None if given == "hang" => Ok(Bad::Hang),
+        Some(("exit", code)) => code.parse().map(Bad::Exit).map_err(|_| wrong()),
+        Some(("status", status)) => status.parse().map(Bad::Status).map_err(|_| wrong()),
+        Some(("crash-after", time)) => config::duration(time).map(Bad::CrashAfter),
+        _ => Err(wrong()),
+    }
+}

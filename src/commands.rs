@@ -1,0 +1,95 @@
+//! What each command does: from checked arguments to an exit code, or to a code and one sentence.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+
+use clap::{ArgMatches, CommandFactory};
+use clap_complete::Shell;
+use tracing::level_filters::LevelFilter;
+
+use crate::cli::{Cli, LogFormat, RehearseArgs, RunArgs, RunOptions, SampleArgs, handed_on};
+use crate::client;
+use crate::rehearse::{self, Plan, sample::Sample};
+use crate::run::{RunError, run as supervise};
+
+/// Done as asked.
+const DONE: u8 = 0;
+/// It failed.
+const FAILED: u8 = 1;
+/// Wrong use or bad configuration.
+const WRONG_USE: u8 = 2;
+
+/// An exit code, or one with a sentence.
+pub type Outcome = Result<u8, (u8, String)>;
+
+/// `zdr run`.
+pub fn run(args: RunArgs) -> Outcome {
+    let options = args.options.clone();
+    let port = std::env::var("PORT").ok().filter(|port| !port.is_empty());
+    let config = args.into_config(port).map_err(with(WRONG_USE))?;
+    log_to_stderr(&options);
+    supervise(config).map_err(|error| match error {
+        RunError::Admin(_) => (WRONG_USE, error.to_string()),
+        RunError::Listen(_) | RunError::System(_) => (FAILED, error.to_string()),
+    })
+}
+
+/// Colour and escapes are for terminals.
+fn log_to_stderr(options: &RunOptions) {
+    let level = match (options.verbose, options.quiet) {
+        (true, _) => LevelFilter::DEBUG,
+        (_, true) => LevelFilter::WARN,
+        _ => LevelFilter::INFO,
+    };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    match options.log_format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+/// What a client command was told.
+pub fn told(outcome: client::Outcome) -> Outcome {
+    outcome.map_err(|error| (error.code(), error.to_string()))
+}
+
+/// `zdr rehearse`.
+pub fn rehearse(args: RehearseArgs, given: Option<&ArgMatches>) -> Outcome {
+    let zdr = std::env::current_exe().map_err(with(FAILED))?;
+    let mut plan = Plan::new(zdr);
+    plan.run_options = given.map(handed_on).unwrap_or_default();
+    plan.reloads = args.reloads;
+    plan.rate_per_client = args.rate;
+    plan.path = args.path;
+    plan.command = (!args.command.is_empty()).then_some(args.command);
+    let terminal = io::stderr().is_terminal();
+    let mut say = |what: &str| {
+        let (start, end) = if terminal { ("\r\x1b[K", "") } else { ("", "\n") };
+        let _ = write!(io::stderr(), "{start}{what}{end}");
+    };
+    let rehearsed = rehearse::rehearse(&plan, &mut say);
+    if terminal {
+        let _ = write!(io::stderr(), "\r\x1b[K");
+    }
+    let table = rehearsed.map_err(with(FAILED))?;
+    // A reader that has gone, as in `zdr rehearse | head`, still gets the exit code.
+    let _ = table.write(&mut io::stdout());
+    Ok(if table.passed() { DONE } else { FAILED })
+}
+
+/// `zdr completions`.
+pub fn completions(shell: Shell) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "zdr", &mut script);
+    io::stdout().write_all(&script).map(|()| DONE).map_err(with(FAILED))
+}
+
+/// `zdr sample-server`.
+pub fn sample(args: SampleArgs) -> Outcome {
+    let code = Sample::from(args).serve().map_err(with(FAILED))?;
+    Ok(u8::try_from(code).unwrap_or(FAILED))
+}
+
+fn with<E: Display>(code: u8) -> impl Fn(E) -> (u8, String) {
+    move |error| (code, error.to_string())
+}

@@ -1,0 +1,197 @@
+//! Having the admin socket and the health addresses: one supervisor per name, stale sockets replaced.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use crate::address::Address;
+use crate::edges::http_server::Door;
+use crate::runtime_directory::beside;
+
+/// The admin socket, held as long as this lives; its files are removed when it is dropped.
+#[derive(Debug)]
+pub struct AdminAddress {
+    name: String,
+    path: PathBuf,
+    listener: UnixListener,
+    _lock: File,
+}
+
+/// Why there is no admin socket or health address.
+#[derive(Debug)]
+pub enum AdminError {
+    /// Another zdr has the name.
+    Running {
+        /// The name.
+        name: String,
+        /// Its process id, if it wrote it.
+        pid: Option<i32>,
+    },
+    /// The directory is there, but others may write to it.
+    NotPrivate(PathBuf),
+    /// The path does not fit into a socket address.
+    TooLong(PathBuf),
+    /// Something could not be made.
+    Make {
+        /// What.
+        path: PathBuf,
+        /// How.
+        source: io::Error,
+    },
+    /// The health address cannot be had.
+    Health {
+        /// Which.
+        address: String,
+        /// How.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for AdminError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Running { name, pid } => {
+                let pid = pid.map(|pid| format!(" as process {pid}")).unwrap_or_default();
+                write!(f, "a zdr called `{name}` is already running{pid}; stop it or choose another --name")
+            }
+            Self::NotPrivate(path) => write!(
+                f,
+                "the directory {} belongs to somebody else; remove it or choose another place with --admin",
+                path.display()
+            ),
+            Self::TooLong(path) => write!(
+                f,
+                "the path {} is too long for a socket; choose a shorter one with --admin",
+                path.display()
+            ),
+            Self::Make { path, source } => write!(
+                f,
+                "cannot make {}: {source}; choose another place with --admin PATH",
+                path.display()
+            ),
+            Self::Health { address, source } => write!(f, "cannot answer health questions on {address}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for AdminError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Make { source, .. } | Self::Health { source, .. } => Some(source),
+            Self::Running { .. } | Self::NotPrivate(_) | Self::TooLong(_) => None,
+        }
+    }
+}
+
+impl AdminAddress {
+    /// Takes the name and binds the socket. The lock beside it tells the living from the dead: the kernel lets go of it
+    /// however a process ends (flock(2)).
+    pub fn take(name: &str, path: &Path) -> Result<Self, AdminError> {
+        let make = |path: &Path, source| AdminError::Make { path: path.to_owned(), source };
+        // The notify sockets beside it have a number more.
+        if beside(path, "18446744073709551615").as_os_str().len() > 107 {
+            return Err(AdminError::TooLong(path.to_owned()));
+        }
+        private_directory(path.parent().unwrap_or(Path::new("/")))?;
+        let lock_path = beside(path, "lock");
+        let mut lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path);
+        let lock = lock.as_mut().map_err(|error| make(&lock_path, io::Error::from(error.kind())))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(AdminError::Running { name: name.to_owned(), pid: written_pid(lock) });
+            }
+            Err(TryLockError::Error(source)) => return Err(make(&lock_path, source)),
+        }
+        write_pid(lock).map_err(|source| make(&lock_path, source))?;
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(make(path, error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(|source| make(path, source))?;
+        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| make(path, source))?;
+        let lock = lock.try_clone().map_err(|source| make(&lock_path, source))?;
+        Ok(Self { name: name.to_owned(), path: path.to_owned(), listener, _lock: lock })
+    }
+
+    /// What the supervisor is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the socket is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn door(&self) -> io::Result<Door> {
+        let listener = self.listener.try_clone()?;
+        listener.set_nonblocking(true)?;
+        tokio::net::UnixListener::from_std(listener).map(Door::Unix)
+    }
+}
+
+impl Drop for AdminAddress {
+    fn drop(&mut self) {
+        // The lock file goes last, while it is still locked: whoever opened it meanwhile finds it locked and fails,
+        // rather than both believing to be the only one.
+        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(beside(&self.path, "lock"));
+    }
+}
+
+/// Made for us alone; one that exists must be ours, or a system directory that was chosen on purpose by --admin.
+fn private_directory(directory: &Path) -> Result<(), AdminError> {
+    let make = |source| AdminError::Make { path: directory.to_owned(), source };
+    if !directory.exists() {
+        return DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(make);
+    }
+    let owner = fs::metadata(directory).map_err(make)?;
+    let sticky = owner.mode() & 0o1000 != 0;
+    match owner.uid() == nix::unistd::geteuid().as_raw() || owner.uid() == 0 || sticky {
+        true => Ok(()),
+        false => Err(AdminError::NotPrivate(directory.to_owned())),
+    }
+}
+
+fn written_pid(lock: &mut File) -> Option<i32> {
+    let mut text = String::new();
+    lock.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+fn write_pid(lock: &mut File) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.rewind()?;
+    writeln!(lock, "{}", std::process::id())
+}
+
+/// An address that answers health questions only.
+#[derive(Debug)]
+pub struct HealthAddress {
+    /// Where it is, with the port that the kernel chose.
+    pub address: SocketAddr,
+    listener: std::net::TcpListener,
+}
+
+impl HealthAddress {
+    /// Binds it.
+    pub fn bind(asked: &Address) -> Result<Self, AdminError> {
+        let failed = |source| AdminError::Health { address: asked.to_string(), source };
+        let Address::Tcp(address) = asked else {
+            return Err(failed(io::Error::other("write a TCP address such as 127.0.0.1:9000")));
+        };
+        let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { address, listener })
+    }
+
+    pub(super) fn door(self) -> io::Result<Door> {
+        self.listener.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(self.listener).map(Door::Tcp)
+    }
+}

@@ -1,0 +1,12 @@
+//! The only `unsafe` of zdr: one file per kernel interface, each a small safe API.
+//!
+//! Nothing here knows of generations or slots.
+#![expect(unsafe_code, reason = "the fence: these interfaces have no safe wrapper, see each file")]
+
+pub mod clone;
+pub mod membarrier;
+pub mod pidfd;
+pub mod readable;
+pub mod reuseport;
+pub mod sock_diag;
+pub mod sockopt;

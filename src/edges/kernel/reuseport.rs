@@ -1,0 +1,187 @@
+//! SO_REUSEPORT groups: which socket of the group gets a new connection or datagram.
+//!
+//! A classic BPF program answers with an index, in the order in which the sockets joined the group (socket(7),
+//! SO_ATTACH_REUSEPORT_CBPF; kernel: `run_bpf_filter` in net/core/sock_reuseport.c). No privilege is needed.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
+
+use super::sockopt;
+
+/// Who gets what is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Steering {
+    /// The index that gets it.
+    pub serving: u32,
+    /// The one client that is sent elsewhere, and where: the readiness probe.
+    pub probe: Option<(SocketAddr, u32)>,
+}
+
+/// Puts the steering in force for the whole group of this socket, at once.
+pub fn steer(member: BorrowedFd<'_>, steering: Steering) -> io::Result<()> {
+    attach(member, libc::SO_ATTACH_REUSEPORT_CBPF, &steering.program())
+}
+
+/// Makes a listening socket drop the first packet of every new connection, so that the client tries again a second
+/// later; handshakes that have begun are finished (kernel: `tcp_filter` in net/ipv4/tcp_ipv4.c, which sees the packet
+/// from its TCP header on; byte 13 has the flags, RFC 9293 §3.1).
+pub fn hold_new_connections(listener: BorrowedFd<'_>) -> io::Result<()> {
+    const SYN: u32 = 0x02;
+    let program = [
+        statement(LOAD_BYTE, 13),
+        jump(JUMP_IF_ANY_BIT, SYN, 0, 1),
+        statement(RETURN, 0),
+        statement(RETURN, u32::MAX),
+    ];
+    attach(listener, libc::SO_ATTACH_FILTER, &program)
+}
+
+fn attach(fd: BorrowedFd<'_>, option: i32, program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+    // The kernel copies the program and never writes to it (`bpf_prog_create_from_user`).
+    let filter = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    sockopt::set_value(fd, libc::SOL_SOCKET, option, &filter)
+}
+
+// Opcodes of classic BPF, `<linux/bpf_common.h>` and `<linux/filter.h>`.
+const LOAD_WORD: u16 = 0x20;
+const LOAD_HALF: u16 = 0x28;
+const LOAD_BYTE: u16 = 0x30;
+const LOAD_HALF_BEHIND_X: u16 = 0x48;
+const LOAD_X_HEADER_LENGTH: u16 = 0xb1;
+const SHIFT_RIGHT: u16 = 0x74;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_ANY_BIT: u16 = 0x45;
+const RETURN: u16 = 0x06;
+/// Offsets from here on count from the IP header (SKF_NET_OFF).
+const IP: u32 = (-0x10_0000_i32).cast_unsigned();
+
+impl Steering {
+    fn program(self) -> Vec<libc::sock_filter> {
+        let serve = statement(RETURN, self.serving);
+        let Some((client, elsewhere)) = self.probe else {
+            return vec![serve];
+        };
+        let port = u32::from(client.port());
+        let mut tests = vec![statement(LOAD_BYTE, IP), statement(SHIFT_RIGHT, 4)];
+        match client.ip().to_canonical() {
+            IpAddr::V4(ip) => tests.extend([
+                is(4),
+                statement(LOAD_WORD, IP + 12),
+                is(ip.to_bits()),
+                statement(LOAD_X_HEADER_LENGTH, IP),
+                statement(LOAD_HALF_BEHIND_X, IP),
+                is(port),
+            ]),
+            IpAddr::V6(ip) => {
+                tests.push(is(6));
+                for (offset, word) in (8..).step_by(4).zip(ip.octets().chunks_exact(4)) {
+                    tests.push(statement(LOAD_WORD, IP + offset));
+                    tests.push(is(word.iter().fold(0, |word, byte| word << 8 | u32::from(*byte))));
+                }
+                tests.extend([statement(LOAD_HALF, IP + 40), is(port)]);
+            }
+        }
+        tests.extend([statement(RETURN, elsewhere), serve]);
+        let last = tests.len() - 1;
+        for (position, test) in tests.iter_mut().enumerate().filter(|(_, test)| test.code == JUMP_IF_EQUAL) {
+            test.jf = u8::try_from(last - position - 1).unwrap_or(u8::MAX);
+        }
+        tests
+    }
+}
+
+/// Goes on where equal, and else to the last statement; `program` fills in how far that is.
+const fn is(value: u32) -> libc::sock_filter {
+    jump(JUMP_IF_EQUAL, value, 0, 0)
+}
+
+const fn statement(code: u16, k: u32) -> libc::sock_filter {
+    jump(code, k, 0, 0)
+}
+
+const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code, jt, jf, k }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    use nix::sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt, socket, sockopt,
+    };
+
+    use super::*;
+
+    fn member(address: SocketAddr) -> TcpListener {
+        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let fd = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
+        setsockopt(&fd, sockopt::ReusePort, &true).unwrap();
+        bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &SockaddrStorage::from(address)).unwrap();
+        listen(&fd, Backlog::new(512).unwrap()).unwrap();
+        TcpListener::from(fd)
+    }
+
+    /// A connection from a source port that was steered before it is used.
+    fn probe(group: &TcpListener, to: SocketAddr, steering: impl Fn(SocketAddr) -> Steering) -> TcpStream {
+        let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let fd = socket(family, SockType::Stream, SockFlag::empty(), None).unwrap();
+        bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &SockaddrStorage::from(SocketAddr::new(to.ip(), 0))).unwrap();
+        let source: SockaddrStorage = getsockname(std::os::fd::AsRawFd::as_raw_fd(&fd)).unwrap();
+        let port = source.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::port);
+        let port = port.or_else(|| source.as_sockaddr_in6().map(nix::sys::socket::SockaddrIn6::port)).unwrap();
+        steer(group.as_fd(), steering(SocketAddr::new(to.ip(), port))).unwrap();
+        nix::sys::socket::connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &SockaddrStorage::from(to)).unwrap();
+        TcpStream::from(fd)
+    }
+
+    fn accepted(listener: &TcpListener) -> usize {
+        std::iter::from_fn(|| listener.accept().ok()).count()
+    }
+
+    #[test]
+    fn only_the_probe_reaches_the_new_socket() {
+        for (listen, connect) in [
+            ("127.0.0.1:0", "127.0.0.1"),
+            ("0.0.0.0:0", "127.0.0.1"),
+            ("[::1]:0", "::1"),
+            ("[::]:0", "::1"),
+            ("[::]:0", "127.0.0.1"),
+        ] {
+            let old = member(listen.parse().unwrap());
+            let to = SocketAddr::new(connect.parse().unwrap(), old.local_addr().unwrap().port());
+            let new = member(old.local_addr().unwrap());
+            for _ in 0..20 {
+                let probe = probe(&old, to, |client| Steering { serving: 0, probe: Some((client, 1)) });
+                let other = TcpStream::connect(to).unwrap();
+                assert_eq!((accepted(&old), accepted(&new)), (1, 1), "{listen} from {connect}");
+                drop((probe, other));
+            }
+        }
+    }
+
+    #[test]
+    fn the_cut_over_is_one_call() {
+        let old = member("127.0.0.1:0".parse().unwrap());
+        let to = old.local_addr().unwrap();
+        let new = member(to);
+        for (serving, expected) in [(0, (50, 0)), (1, (0, 50)), (0, (50, 0))] {
+            steer(new.as_fd(), Steering { serving, probe: None }).unwrap();
+            let clients: Vec<_> = (0..50).map(|_| TcpStream::connect(to).unwrap()).collect();
+            assert_eq!((accepted(&old), accepted(&new)), expected);
+            drop(clients);
+        }
+    }
+
+    #[test]
+    fn a_held_listener_leaves_new_clients_waiting_and_refuses_nobody() {
+        let listener = member("127.0.0.1:0".parse().unwrap());
+        let to = listener.local_addr().unwrap();
+        hold_new_connections(listener.as_fd()).unwrap();
+        let error = TcpStream::connect_timeout(&to, std::time::Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,248 @@
+//! The listeners and their slots: bound once, steered in the kernel, lent to generations.
+//!
+//! A slot is one socket of every listener. Slots are never closed while zdr runs: a handshake that was begun on one is
+//! finished there (kernel: a socket that leaves a reuseport group resets what it has not handed over). Sockets leave
+//! this file only through `lend`. What a generation is, and who serves, is decided elsewhere.
+
+mod error;
+mod make;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+pub use error::ListenError;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use tokio::net::TcpSocket;
+
+use super::kernel::reuseport::{Steering, hold_new_connections, steer};
+use super::kernel::sockopt::{accept_queue, receive_queue};
+use crate::address::{Address, Listener};
+use crate::supervisor::{Generation, Place};
+
+/// Every listener with its slots.
+#[derive(Debug)]
+pub struct Listeners {
+    listeners: Vec<Listener>,
+    slots: Vec<Slot>,
+    /// The slot that new connections go to.
+    steered: usize,
+}
+
+/// One socket of every listener, in the listeners' order.
+#[derive(Debug)]
+struct Slot {
+    sockets: Vec<OwnedFd>,
+    /// Who it is lent to: more than one only while a dead one is not yet reaped.
+    users: Vec<Generation>,
+}
+
+/// A slot's socket on its way to a generation.
+#[derive(Debug)]
+pub struct Lent<'a> {
+    /// The listener it belongs to.
+    pub listener: &'a Listener,
+    /// The socket.
+    pub socket: BorrowedFd<'a>,
+}
+
+/// A socket that has an address and is steered, but is not connected yet.
+#[derive(Debug)]
+pub struct Aimed {
+    /// Connect it, to no other address than `to`.
+    pub socket: TcpSocket,
+    /// Where the listener is.
+    pub to: SocketAddr,
+}
+
+impl Listeners {
+    /// Binds every listener, with two slots each, so that what could fail at the first reload fails now.
+    pub fn bind(asked: &[Listener]) -> Result<Self, ListenError> {
+        let mut listeners = Self { listeners: Vec::new(), slots: vec![Slot::default()], steered: 0 };
+        for listener in asked {
+            let (socket, address) = make::first(listener)?;
+            let listener = Listener { address, ..listener.clone() };
+            let steering = Steering { serving: 0, probe: None };
+            steer(socket.as_fd(), steering).map_err(|source| ListenError::steer(&listener, source))?;
+            listeners.slots[0].sockets.push(socket);
+            listeners.listeners.push(listener);
+        }
+        listeners.add_slot()?;
+        Ok(listeners)
+    }
+
+    /// The listeners, with the ports that the kernel chose.
+    pub fn all(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Lends a generation its slot: a free one, the steered one, or that of a generation that died.
+    pub fn lend(&mut self, generation: Generation, place: Place) -> Result<Vec<Lent<'_>>, ListenError> {
+        let slot = match place {
+            Place::Steered => self.steered,
+            Place::Of(dead) => self.slot_of(dead).unwrap_or(self.steered),
+            Place::Beside => self.free_slot()?,
+        };
+        self.slots[slot].users.push(generation);
+        let slot = &self.slots[slot];
+        for (listener, socket) in self.listeners.iter().zip(&slot.sockets) {
+            // The flag belongs to the open file, so whoever had the slot before may have changed it (fcntl(2)).
+            set_nonblocking(socket.as_fd(), listener.options.nonblocking)
+                .map_err(|source| ListenError::steer(listener, source))?;
+        }
+        let lent = self.listeners.iter().zip(&slot.sockets);
+        Ok(lent.map(|(listener, socket)| Lent { listener, socket: socket.as_fd() }).collect())
+    }
+
+    /// Takes the slot back. Whoever still waits in it, where nobody will look, is told so by a reset, at once.
+    pub fn release(&mut self, generation: Generation) -> usize {
+        let mut dropped = 0;
+        for (position, slot) in self.slots.iter_mut().enumerate() {
+            let before = slot.users.len();
+            slot.users.retain(|user| *user != generation);
+            if slot.users.len() < before && slot.users.is_empty() && position != self.steered {
+                dropped += slot.sweep(&self.listeners);
+            }
+        }
+        dropped
+    }
+
+    /// Gives what is new to this generation: one call for each listener, atomic in each.
+    pub fn steer(&mut self, generation: Generation) -> io::Result<()> {
+        if let Some(slot) = self.slot_of(generation) {
+            self.steered = slot;
+        }
+        (0..self.listeners.len()).try_for_each(|listener| self.put_in_force(listener, None))
+    }
+
+    /// Leaves new connections to the clients' next try; what has begun is finished.
+    pub fn hold(&self) -> io::Result<()> {
+        for slot in &self.slots {
+            for (listener, socket) in self.listeners.iter().zip(&slot.sockets) {
+                if matches!(listener.address, Address::Tcp(_)) {
+                    hold_new_connections(socket.as_fd())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A socket whose connection to this listener reaches the slot of this generation, and nobody else's does.
+    pub fn aim(&self, generation: Generation, listener: usize) -> io::Result<Aimed> {
+        let Some(Address::Tcp(address)) = self.listeners.get(listener).map(|listener| &listener.address) else {
+            return Err(io::Error::other("there is no TCP listener to ask"));
+        };
+        let to = SocketAddr::new(reachable(address.ip(), self.listeners[listener].options.v6only), address.port());
+        let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind(SocketAddr::new(to.ip(), 0))?;
+        let client = socket.local_addr()?;
+        let slot = self.slot_of(generation).ok_or_else(|| io::Error::other("it has no slot"))?;
+        self.put_in_force(listener, Some((client, index(slot))))?;
+        Ok(Aimed { socket, to })
+    }
+
+    /// How many connections wait in the slot of this generation; datagrams that wait count as one.
+    pub fn waiting(&self, generation: Generation) -> usize {
+        let Some(slot) = self.slot_of(generation) else { return 0 };
+        let sockets = self.listeners.iter().zip(&self.slots[slot].sockets);
+        sockets.map(|(listener, socket)| waiting(listener, socket.as_fd())).sum()
+    }
+
+    /// Copies of the sockets of a generation, to look at their queues from elsewhere.
+    pub fn watch(&self, generation: Generation) -> io::Result<Vec<(Listener, OwnedFd)>> {
+        let Some(slot) = self.slot_of(generation) else { return Ok(Vec::new()) };
+        let sockets = self.listeners.iter().zip(&self.slots[slot].sockets);
+        sockets.map(|(listener, socket)| Ok((listener.clone(), socket.try_clone()?))).collect()
+    }
+
+    fn slot_of(&self, generation: Generation) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.users.contains(&generation))
+    }
+
+    fn free_slot(&mut self) -> Result<usize, ListenError> {
+        let free = |(position, slot): (usize, &Slot)| slot.users.is_empty() && position != self.steered;
+        let slot = match self.slots.iter().enumerate().position(free) {
+            Some(slot) => slot,
+            None => self.add_slot()?,
+        };
+        self.slots[slot].sweep(&self.listeners);
+        Ok(slot)
+    }
+
+    /// One more socket for every listener. Nothing is steered to it yet, and it stands last in its groups, so that it
+    /// can go again if another one cannot be made (a socket that leaves a group is replaced by the last).
+    fn add_slot(&mut self) -> Result<usize, ListenError> {
+        let mut slot = Slot::default();
+        for (position, listener) in self.listeners.iter().enumerate() {
+            let ours: Vec<BorrowedFd<'_>> = self.slots.iter().map(|slot| slot.sockets[position].as_fd()).collect();
+            slot.sockets.push(make::another(listener, &ours)?);
+        }
+        self.slots.push(slot);
+        Ok(self.slots.len() - 1)
+    }
+
+    fn put_in_force(&self, listener: usize, probe: Option<(SocketAddr, u32)>) -> io::Result<()> {
+        let steering = Steering { serving: index(self.steered), probe };
+        steer(self.slots[self.steered].sockets[listener].as_fd(), steering)
+    }
+}
+
+impl Slot {
+    fn sweep(&self, listeners: &[Listener]) -> usize {
+        listeners.iter().zip(&self.sockets).map(|(listener, socket)| sweep(listener, socket)).sum()
+    }
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self { sockets: Vec::new(), users: Vec::new() }
+    }
+}
+
+/// How many connections wait in this socket; datagrams that wait count as one.
+pub fn waiting(listener: &Listener, socket: BorrowedFd<'_>) -> usize {
+    match listener.address {
+        Address::Tcp(_) => accept_queue(socket).unwrap_or(0),
+        Address::Udp(_) => usize::from(receive_queue(socket).unwrap_or(0) > 0),
+        Address::Unix(_) | Address::Abstract(_) => 0,
+    }
+}
+
+fn sweep(listener: &Listener, socket: &OwnedFd) -> usize {
+    if waiting(listener, socket.as_fd()) == 0 || set_nonblocking(socket.as_fd(), true).is_err() {
+        return 0;
+    }
+    if listener.address.is_stream() {
+        let accept = || nix::sys::socket::accept(socket.as_raw_fd()).ok();
+        std::iter::from_fn(accept).map(|fd| drop(nix::unistd::close(fd))).count()
+    } else {
+        let receive = || nix::sys::socket::recv(socket.as_raw_fd(), &mut [], nix::sys::socket::MsgFlags::MSG_TRUNC).ok();
+        std::iter::from_fn(receive).count()
+    }
+}
+
+fn set_nonblocking(socket: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+    let wanted = if nonblocking { flags | OFlag::O_NONBLOCK } else { flags - OFlag::O_NONBLOCK };
+    fcntl(socket, FcntlArg::F_SETFL(wanted))?;
+    Ok(())
+}
+
+/// An address of this machine by which a listener can be reached from it.
+fn reachable(ip: IpAddr, v6only: bool) -> IpAddr {
+    match ip {
+        IpAddr::V6(ip) if ip.is_unspecified() && v6only => Ipv6Addr::LOCALHOST.into(),
+        ip if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        ip => ip,
+    }
+}
+
+/// There are as many slots as generations overlap, far below the limit of a group (65,535).
+fn index(slot: usize) -> u32 {
+    u32::try_from(slot).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,91 @@
+//! Why an address could not be listened on, and the way out.
+
+use std::fmt;
+use std::io;
+
+use crate::address::Listener;
+
+/// Why an address could not be listened on.
+#[derive(Debug)]
+pub enum ListenError {
+    /// Somebody else listens there.
+    InUse {
+        /// The address as it was asked for.
+        address: String,
+        /// Their process and its program, where /proc tells.
+        holder: Option<(i32, String)>,
+    },
+    /// A system call failed.
+    Socket {
+        /// The address as it was asked for.
+        address: String,
+        /// How.
+        source: io::Error,
+    },
+    /// The kernel does not take the steering.
+    Steer {
+        /// The address as it was asked for.
+        address: String,
+        /// How.
+        source: io::Error,
+    },
+    /// A kind of address that has no slots yet.
+    Unsupported {
+        /// The address as it was asked for.
+        address: String,
+    },
+}
+
+impl ListenError {
+    pub(super) fn socket(listener: &Listener, source: io::Error) -> Self {
+        Self::Socket { address: listener.address.to_string(), source }
+    }
+
+    pub(super) fn steer(listener: &Listener, source: io::Error) -> Self {
+        Self::Steer { address: listener.address.to_string(), source }
+    }
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse { address, holder: Some((pid, program)) } => write!(
+                f,
+                "cannot listen on {address}: process {pid} ({program}) listens there; end it or choose another address"
+            ),
+            Self::InUse { address, holder: None } => write!(
+                f,
+                "cannot listen on {address}: somebody else listens there (as root, `ss -tulpn` names the process); \
+                 end it or choose another address"
+            ),
+            Self::Socket { address, source } => match source.kind() {
+                io::ErrorKind::PermissionDenied => write!(
+                    f,
+                    "cannot listen on {address}: permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+                ),
+                io::ErrorKind::AddrNotAvailable => write!(
+                    f,
+                    "cannot listen on {address}: this machine has no such address; \
+                     choose one that it has, or add `,freebind` if it comes later"
+                ),
+                _ => write!(f, "cannot listen on {address}: {source}"),
+            },
+            Self::Steer { address, source } => write!(
+                f,
+                "cannot steer connections to {address}: {source}; zdr needs Linux 4.5 or newer for TCP with SO_REUSEPORT"
+            ),
+            Self::Unsupported { address } => {
+                write!(f, "cannot listen on {address}: Unix sockets are not supported yet; use a TCP address")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ListenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Socket { source, .. } | Self::Steer { source, .. } => Some(source),
+            Self::InUse { .. } | Self::Unsupported { .. } => None,
+        }
+    }
+}

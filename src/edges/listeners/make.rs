@@ -1,0 +1,143 @@
+//! Making the sockets of a slot, and finding out who else has the address.
+//!
+//! SO_REUSEPORT lets every process of the same user listen on our addresses, and would share connections with it. So we
+//! look first, and once more when we have ours.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt, socket, sockopt,
+};
+use nix::sys::stat::fstat;
+
+use super::ListenError;
+use crate::address::{Address, Listener};
+use crate::edges::kernel::sock_diag::{Bound, SockDiag, Transport};
+use crate::edges::kernel::sockopt as kernel;
+use crate::edges::processes::holder_anywhere;
+
+/// The first socket of a listener, and the address it got.
+pub(super) fn first(listener: &Listener) -> Result<(OwnedFd, Address), ListenError> {
+    nobody_else(listener, &[])?;
+    let (made, listener) = match make(listener) {
+        Err(error) if lacks_ipv6(&error) && is_any_ipv6(listener) => {
+            let any = listener.address.socket().map_or(0, |socket| socket.port());
+            let listener = with_socket(listener, SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), any));
+            (make(&listener), listener)
+        }
+        made => (made, listener.clone()),
+    };
+    let socket = made.map_err(|source| refused(&listener, source))?;
+    let address = address_of(&socket).map_err(|source| ListenError::socket(&listener, source))?;
+    let listener = with_socket(&listener, address);
+    nobody_else(&listener, &[socket.as_fd()])?;
+    Ok((socket, listener.address))
+}
+
+/// One more socket of a listener that has these.
+pub(super) fn another(listener: &Listener, ours: &[BorrowedFd<'_>]) -> Result<OwnedFd, ListenError> {
+    nobody_else(listener, ours)?;
+    make(listener).map_err(|source| refused(listener, source))
+}
+
+fn make(listener: &Listener) -> io::Result<OwnedFd> {
+    let (address, kind) = match &listener.address {
+        Address::Tcp(address) => (*address, SockType::Stream),
+        Address::Udp(address) => (*address, SockType::Datagram),
+        Address::Unix(_) | Address::Abstract(_) => return Err(io::ErrorKind::Unsupported.into()),
+    };
+    let options = &listener.options;
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::ReusePort, &true)?;
+    if address.is_ipv6() {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &options.v6only)?;
+    }
+    if options.freebind {
+        kernel::set(fd.as_fd(), libc::IPPROTO_IP, libc::IP_FREEBIND, 1)?;
+    }
+    if kind == SockType::Stream {
+        // Connections of an earlier run that wait out their TIME_WAIT do not keep the address (socket(7)).
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+        setsockopt(&fd, sockopt::TcpNoDelay, &options.nodelay)?;
+        if let Some(seconds) = options.defer_accept {
+            let seconds = i32::try_from(seconds).map_err(io::Error::other)?;
+            kernel::set(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)?;
+        }
+    }
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    if kind == SockType::Stream {
+        let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
+        kernel_listen(&fd, backlog)?;
+    }
+    Ok(fd)
+}
+
+/// The kernel takes any number and caps it at `net.core.somaxconn` (listen(2)); the type knows a lower limit.
+fn kernel_listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
+    Ok(listen(fd, Backlog::new(backlog).unwrap_or(Backlog::MAXALLOWABLE))?)
+}
+
+/// Refuses where a socket that is not one of ours would share the address.
+fn nobody_else(listener: &Listener, ours: &[BorrowedFd<'_>]) -> Result<(), ListenError> {
+    let Some(address) = listener.address.socket().filter(|address| address.port() != 0) else {
+        return Ok(());
+    };
+    // Where the kernel does not tell who listens, bind(2) still refuses all but those who share on purpose.
+    let transport = if listener.address.is_stream() { Transport::Tcp } else { Transport::Udp };
+    let Ok(bound) = SockDiag::open().and_then(|mut diag| diag.bound(transport, address.port())) else {
+        return Ok(());
+    };
+    let ours: Vec<u64> = ours.iter().filter_map(|fd| fstat(*fd).ok()).map(|stat| stat.st_ino).collect();
+    let foreign = |other: &&Bound| overlap(address, listener.options.v6only, other) && !ours.contains(&other.inode.into());
+    match bound.iter().find(foreign) {
+        Some(other) => {
+            Err(ListenError::InUse { address: listener.address.to_string(), holder: holder_anywhere(other.inode) })
+        }
+        None => Ok(()),
+    }
+}
+
+/// True where both would get packets for one address (the port is the same already).
+fn overlap(ours: SocketAddr, v6only: bool, other: &Bound) -> bool {
+    let takes = |address: SocketAddr, only_v6: bool, ip: IpAddr| match address.ip() {
+        IpAddr::V6(any) if any.is_unspecified() => ip.is_ipv6() || !only_v6,
+        IpAddr::V4(any) if any.is_unspecified() => ip.is_ipv4(),
+        one => one == ip,
+    };
+    takes(ours, v6only, other.address.ip()) || takes(other.address, other.only_v6, ours.ip())
+}
+
+fn refused(listener: &Listener, source: io::Error) -> ListenError {
+    let address = listener.address.to_string();
+    match source.kind() {
+        io::ErrorKind::Unsupported if listener.address.socket().is_none() => ListenError::Unsupported { address },
+        io::ErrorKind::AddrInUse => ListenError::InUse { address, holder: None },
+        _ => ListenError::Socket { address, source },
+    }
+}
+
+fn lacks_ipv6(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+fn is_any_ipv6(listener: &Listener) -> bool {
+    listener.address.socket().is_some_and(|address| address.is_ipv6() && address.ip().is_unspecified())
+}
+
+fn with_socket(listener: &Listener, socket: SocketAddr) -> Listener {
+    let address = match listener.address {
+        Address::Udp(_) => Address::Udp(socket),
+        _ => Address::Tcp(socket),
+    };
+    Listener { address, ..listener.clone() }
+}
+
+fn address_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let storage: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+    let v4 = storage.as_sockaddr_in().map(|address| SocketAddr::new(address.ip().into(), address.port()));
+    let v6 = || storage.as_sockaddr_in6().map(|address| SocketAddr::new(address.ip().into(), address.port()));
+    v4.or_else(v6).ok_or_else(|| io::Error::other("the kernel names no address"))
+}

@@ -1,0 +1,123 @@
+//! What the tasks of the edges tell their owner, and ask of it.
+
+use std::io;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::listeners::Aimed;
+use crate::supervisor::{Event, Exit, Generation, Status, Ticket, Until, Verdict};
+
+/// From a task to the owner of everything.
+#[derive(Debug)]
+pub enum Notice {
+    /// Something happened that the rules want to know.
+    Happened(Event),
+    /// An instance said something on its notify socket.
+    Said {
+        /// Whose socket.
+        generation: Generation,
+        /// Who sent it.
+        pid: i32,
+        /// It was READY=1.
+        ready: bool,
+    },
+    /// A probe wants a socket that reaches this generation.
+    Aim {
+        /// Which.
+        generation: Generation,
+        /// The position of the listener.
+        listener: usize,
+        /// Where the socket goes.
+        reply: oneshot::Sender<io::Result<Aimed>>,
+    },
+    /// A probe wants to know whose processes are whose.
+    Roots {
+        /// Where the main processes go.
+        reply: oneshot::Sender<Vec<(Generation, i32)>>,
+    },
+    /// A probe wants a shell command run.
+    Errand {
+        /// For which generation.
+        generation: Generation,
+        /// The command.
+        command: String,
+        /// Where its end is told.
+        reply: oneshot::Sender<Result<Exit, String>>,
+    },
+    /// The errands of this generation have taken too long.
+    EndErrands {
+        /// Which.
+        generation: Generation,
+    },
+    /// A client asked something.
+    Asked(Question),
+}
+
+/// What clients ask of the owner.
+#[derive(Debug)]
+pub enum Question {
+    /// How things are.
+    Status {
+        /// Where the picture goes.
+        reply: oneshot::Sender<Picture>,
+    },
+    /// Something is to be done.
+    Order {
+        /// What.
+        order: Order,
+        /// Where the verdict goes.
+        reply: oneshot::Sender<Verdict>,
+    },
+}
+
+/// What clients can have done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Order {
+    /// A new generation beside the old.
+    Reload {
+        /// A new command, if one was given.
+        command: Option<Vec<String>>,
+        /// When the verdict is due.
+        until: Until,
+    },
+    /// Stop and start.
+    Restart,
+    /// Drain and end.
+    Stop,
+}
+
+impl Order {
+    /// The event that the rules are told.
+    pub fn event(self, ticket: Ticket) -> Event {
+        match self {
+            Self::Reload { command, until } => Event::Reload {
+                ticket,
+                command: command.map(|words| words.into_iter().map(Into::into).collect()),
+                until,
+            },
+            Self::Restart => Event::Restart { ticket },
+            Self::Stop => Event::Stop { ticket },
+        }
+    }
+}
+
+/// The rules' picture, with what only the edges know.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// Seats and verdicts.
+    pub status: Status,
+    /// Every listener: name, address, slots.
+    pub listeners: Vec<(crate::address::Listener, usize)>,
+    /// Main processes.
+    pub roots: Vec<(Generation, i32)>,
+    /// How long zdr runs, in seconds.
+    pub uptime_secs: f64,
+}
+
+/// The way to the owner.
+pub type Owner = mpsc::UnboundedSender<Notice>;
+
+/// Tells the owner; one that is gone has no use for it.
+pub fn tell(owner: &Owner, event: Event) {
+    let _ = owner.send(Notice::Happened(event));
+}

@@ -1,0 +1,246 @@
+//! Asking a generation whether it is ready, until it is.
+//!
+//! The answer must be its own: a question to a steered listener is aimed at its slot; any other answer counts only if
+//! the process that accepted the connection belongs to it. Judges nothing but answers; what follows from them is decided
+//! elsewhere.
+
+pub mod attribution;
+mod http;
+mod tls;
+mod wire;
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::http::{Question, Stream};
+use super::listeners::Aimed;
+use super::notice::{Notice, Owner, tell};
+use crate::address::{Address, Listener};
+use crate::config::{Readiness, Ready};
+use crate::edges::kernel::sock_diag::{Accepted, SockDiag};
+use crate::supervisor::{Event, Exit, Generation};
+use crate::url::{Scheme, Url};
+
+/// Who is asked, and how.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// The generation that is to prove itself.
+    pub generation: Generation,
+    /// Its main process.
+    pub root: i32,
+    /// The question.
+    pub readiness: Readiness,
+    /// The listeners, in their order.
+    pub listeners: Vec<Listener>,
+    /// Who is told, and who aims sockets.
+    pub owner: Owner,
+}
+
+/// The first probes come this close together.
+const FIRST_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Probes come at intervals of this share of the time that has passed: a start is noticed at most 3 % late.
+const SHARE: u32 = 32;
+
+impl Probe {
+    /// Asks until it is ready, and tells every answer that is no.
+    pub async fn run(self) {
+        let started = Instant::now();
+        let mut good = 0;
+        while good < self.readiness.successes {
+            match self.ask(started).await {
+                Ok(()) => good += 1,
+                Err(answer) => {
+                    good = 0;
+                    tell(&self.owner, Event::NotReady { generation: self.generation, answer });
+                }
+            }
+            if good < self.readiness.successes {
+                sleep(self.pause(started)).await;
+            }
+        }
+        tell(&self.owner, Event::Ready { generation: self.generation });
+    }
+
+    fn pause(&self, started: Instant) -> Duration {
+        (started.elapsed() / SHARE).clamp(FIRST_INTERVAL, self.readiness.interval.max(FIRST_INTERVAL))
+    }
+
+    async fn ask(&self, started: Instant) -> Result<(), String> {
+        let ready = &self.readiness.ready;
+        let said = |answer: String| format!("last probe of {ready}: {answer}");
+        match ready {
+            Ready::Path(path) => self.get_path(path).await.map_err(said),
+            Ready::Http(url) => self.get(url).await.map_err(said),
+            Ready::Exec(command) => self.run_errand(command).await.map_err(said),
+            Ready::Tcp => self.accepts(started).await,
+            Ready::Default if self.streams().next().is_some() => self.accepts(started).await,
+            Ready::Default => self.stays_up(self.readiness.startup_grace).await,
+            Ready::Uptime(time) => self.stays_up(*time).await,
+            Ready::Notify => self.waits_for_its_word().await,
+        }
+    }
+
+    /// READY=1 comes by another way; here is only said that it has not come yet.
+    async fn waits_for_its_word(&self) -> Result<(), String> {
+        let answer = "it has not sent READY=1".to_owned();
+        tell(&self.owner, Event::NotReady { generation: self.generation, answer });
+        std::future::pending().await
+    }
+
+    async fn stays_up(&self, time: Duration) -> Result<(), String> {
+        sleep(time).await;
+        Ok(())
+    }
+
+    fn streams(&self) -> impl Iterator<Item = (usize, &Listener)> {
+        self.listeners.iter().enumerate().filter(|(_, listener)| listener.address.is_stream())
+    }
+
+    /// It has accepted a connection on its own slot of every stream listener.
+    async fn accepts(&self, started: Instant) -> Result<(), String> {
+        for (position, listener) in self.streams() {
+            self.accepts_on(position, started)
+                .await
+                .map_err(|why| format!("it accepts no connection on `{}` ({}): {why}", listener.name, listener.address))?;
+        }
+        Ok(())
+    }
+
+    /// The connection waits in the slot's queue, and nobody but the generation can take it out.
+    async fn accepts_on(&self, position: usize, started: Instant) -> Result<(), String> {
+        let (stream, _) = self.connect(position).await?;
+        let (client, server) = ends(&stream).map_err(|error| error.to_string())?;
+        let mut diag = SockDiag::open().map_err(|error| format!("sock_diag: {error}"))?;
+        let patience = Instant::now() + self.readiness.limit;
+        loop {
+            match diag.accepted(client, server).map_err(|error| format!("sock_diag: {error}"))? {
+                Accepted::By { .. } => return Ok(()),
+                Accepted::NotConnected => return Err("the connection was closed".to_owned()),
+                Accepted::Waiting if Instant::now() >= patience => {
+                    return Err("nobody takes it out of the queue".to_owned());
+                }
+                Accepted::Waiting => sleep(self.pause(started)).await,
+            }
+        }
+    }
+
+    async fn get_path(&self, path: &str) -> Result<(), String> {
+        let first = self.streams().next().map(|(position, _)| position);
+        let position = first.ok_or("there is no TCP listener to ask")?;
+        let (stream, to) = self.connect(position).await?;
+        let url = Url {
+            scheme: Scheme::Http,
+            host: to.ip().to_string(),
+            port: to.port(),
+            unix_path: None,
+            path_and_query: path.to_owned(),
+        };
+        self.judge(url, tcp(stream)?, None).await
+    }
+
+    /// A URL on one of our listeners is aimed; elsewhere the answer must be attributed.
+    async fn get(&self, url: &Url) -> Result<(), String> {
+        if let Some(path) = url.unix_path.clone() {
+            let stream = UnixStream::connect(&path).map_err(|error| format!("cannot connect: {error}"))?;
+            let hook = attribution::of_unix(&stream, self.generation, self.roots().await);
+            return self.judge(url.clone(), Stream::Unix(stream), Some(hook)).await;
+        }
+        let to = self.resolve(url).await?;
+        if let Some(position) = self.listener_at(to) {
+            let (stream, _) = self.connect(position).await?;
+            return self.judge(url.clone(), tcp(stream)?, None).await;
+        }
+        let connecting = timeout(self.readiness.limit, TcpStream::connect(to)).await;
+        let stream = connecting.map_err(|_| "cannot connect: no answer".to_owned())?;
+        let stream = stream.map_err(|error| format!("cannot connect to {to}: {error}"))?;
+        let hook = match ends(&stream) {
+            Ok((client, server)) if is_here(server) => {
+                Some(attribution::of_tcp(client, server, self.generation, self.roots().await))
+            }
+            _ => None,
+        };
+        self.judge(url.clone(), tcp(stream)?, hook).await
+    }
+
+    async fn resolve(&self, url: &Url) -> Result<SocketAddr, String> {
+        if let Ok(ip) = url.host.parse() {
+            return Ok(SocketAddr::new(ip, url.port));
+        }
+        let (host, port) = (url.host.clone(), url.port);
+        let looking = spawn_blocking(move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>));
+        let found = timeout(self.readiness.limit, looking).await.map_err(|_| "no answer from the resolver".to_owned())?;
+        let addresses = found.map_err(|error| error.to_string())?.map_err(|error| format!("`{}`: {error}", url.host))?;
+        let ours = addresses.iter().find(|address| self.listener_at(**address).is_some());
+        ours.or(addresses.first()).copied().ok_or_else(|| format!("`{}` has no address", url.host))
+    }
+
+    fn listener_at(&self, to: SocketAddr) -> Option<usize> {
+        let meant = |(_, listener): &(usize, &Listener)| match listener.address {
+            Address::Tcp(at) => at.port() == to.port() && (at.ip() == to.ip() || at.ip().is_unspecified() && is_here(to)),
+            _ => false,
+        };
+        self.streams().find(meant).map(|(position, _)| position)
+    }
+
+    async fn judge(&self, url: Url, stream: Stream, hook: Option<http::Hook>) -> Result<(), String> {
+        let limit = self.readiness.limit;
+        let asking = spawn_blocking(move || {
+            http::get(Question { url: &url, stream, limit, before_the_last_bytes: hook })
+        });
+        let answer = asking.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        match self.readiness.statuses.contains(answer.status) {
+            true => Ok(()),
+            false if answer.body.is_empty() => Err(answer.status.to_string()),
+            false => Err(format!("{} ({})", answer.status, answer.body)),
+        }
+    }
+
+    async fn connect(&self, position: usize) -> Result<(TcpStream, SocketAddr), String> {
+        let (reply, aimed) = oneshot::channel();
+        let _ = self.owner.send(Notice::Aim { generation: self.generation, listener: position, reply });
+        let gone = "zdr is ending".to_owned();
+        let Aimed { socket, to } = aimed.await.map_err(|_| gone)?.map_err(|error| format!("cannot aim: {error}"))?;
+        let connecting = timeout(self.readiness.limit, socket.connect(to)).await;
+        let stream = connecting.map_err(|_| "cannot connect: no answer".to_owned())?;
+        Ok((stream.map_err(|error| format!("cannot connect: {error}"))?, to))
+    }
+
+    async fn roots(&self) -> Vec<(Generation, i32)> {
+        let (reply, roots) = oneshot::channel();
+        let _ = self.owner.send(Notice::Roots { reply });
+        roots.await.unwrap_or_default()
+    }
+
+    async fn run_errand(&self, command: &str) -> Result<(), String> {
+        let (reply, done) = oneshot::channel();
+        let _ = self.owner.send(Notice::Errand { generation: self.generation, command: command.to_owned(), reply });
+        let Ok(done) = timeout(self.readiness.limit, done).await else {
+            let _ = self.owner.send(Notice::EndErrands { generation: self.generation });
+            return Err(format!("not done within {}", humantime::format_duration(self.readiness.limit)));
+        };
+        match done.map_err(|_| "zdr is ending".to_owned())?? {
+            Exit::Code(0) => Ok(()),
+            exit => Err(format!("it {exit}")),
+        }
+    }
+}
+
+fn ends(stream: &TcpStream) -> std::io::Result<(SocketAddr, SocketAddr)> {
+    Ok((stream.local_addr()?, stream.peer_addr()?))
+}
+
+fn tcp(stream: TcpStream) -> Result<Stream, String> {
+    stream.into_std().map(Stream::Tcp).map_err(|error| error.to_string())
+}
+
+/// An address that this machine answers itself: its sockets can be looked up. Others are taken at their word.
+fn is_here(address: SocketAddr) -> bool {
+    address.ip().is_loopback() || std::net::UdpSocket::bind((address.ip(), 0)).is_ok()
+}

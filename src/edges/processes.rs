@@ -1,0 +1,183 @@
+//! What `/proc` tells of processes: who descends from whom, and who holds which socket.
+//!
+//! It never touches a process. Everything it says may be out of date when it is read: a process that is gone by then is left out, and is
+//! not an error.
+
+use std::collections::HashSet;
+use std::ffi::CStr;
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process;
+
+use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
+use rustix::io::Errno;
+
+/// The process and all its living descendants, root first; a zombie is not listed.
+pub fn tree(root: i32) -> Vec<i32> {
+    let mut seen = HashSet::from([root]);
+    let mut tree: Vec<i32> = [root].into_iter().filter(|&pid| is_alive(pid)).collect();
+    let mut next = 0;
+    while let Some(&pid) = tree.get(next) {
+        // A child can be seen twice: when a thread ends, its children become those of another (wait(2)).
+        tree.extend(children(pid).filter(|&child| seen.insert(child) && is_alive(child)));
+        next += 1;
+    }
+    tree
+}
+
+/// The living children of this process, and their descendants, that are not in `known` and were started with `marker` (`name=value`) in
+/// their environment.
+///
+/// Such a child is an orphan of a generation: this process is the subreaper (`PR_SET_CHILD_SUBREAPER`).
+pub fn orphans(known: &[i32], marker: &str) -> Vec<i32> {
+    let own = children(process::id().cast_signed());
+    own.filter(|child| !known.contains(child) && has_marker(*child, marker))
+        .flat_map(tree)
+        .filter(|pid| !known.contains(pid))
+        .collect()
+}
+
+/// Which of these processes holds the socket with this inode, the first that is found.
+pub fn holder(inode: u32, among: &[i32]) -> Option<i32> {
+    among.iter().copied().find(|&pid| holds(pid, inode))
+}
+
+/// Which process of the whole system holds the socket with this inode, with its program name; `None` where `/proc` does not tell.
+pub fn holder_anywhere(inode: u32) -> Option<(i32, String)> {
+    let entries = fs::read_dir("/proc").ok()?;
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .find(|&pid| holds(pid, inode))
+        .map(|pid| (pid, program(pid).unwrap_or_default()))
+}
+
+/// The inodes of all sockets that these processes hold.
+///
+/// `PermissionDenied` if not one of them let itself be read; a process that is gone holds nothing.
+pub fn sockets(of: &[i32]) -> io::Result<HashSet<u32>> {
+    let mut sockets = HashSet::new();
+    let mut read_one = false;
+    let mut refused = None;
+    for &pid in of {
+        let end = each_socket(pid, |inode| {
+            sockets.insert(inode);
+            ControlFlow::Continue(())
+        });
+        match end {
+            Ok(_) => read_one = true,
+            Err(Errno::NOENT | Errno::SRCH) => {}
+            Err(Errno::ACCESS | Errno::PERM) => refused = Some(io::ErrorKind::PermissionDenied),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match refused {
+        Some(kind) if !read_one => Err(kind.into()),
+        _ => Ok(sockets),
+    }
+}
+
+/// The short name of the program that a process runs.
+pub fn program(pid: i32) -> Option<String> {
+    let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let name = String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned();
+    let name = if name.len() < COMM_LENGTH { name } else { long_name(pid, &name).unwrap_or(name) };
+    // A process chooses its own name, and a name goes to the operator's terminal.
+    Some(name.replace(char::is_control, "?"))
+}
+
+/// `comm` is cut off at this length (`TASK_COMM_LEN` less its end, `proc_pid_comm(5)`).
+const COMM_LENGTH: usize = 15;
+
+/// The name that `comm` has only the beginning of.
+fn long_name(pid: i32, start: &str) -> Option<String> {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let first = arguments.split(|&byte| byte == 0).next()?;
+    let name = String::from_utf8_lossy(first);
+    let name = Path::new(name.as_ref()).file_name()?.to_str()?;
+    name.starts_with(start).then(|| name.to_owned())
+}
+
+/// The children of all threads of a process (`proc_pid_task(5)`: the file `children` needs `CONFIG_PROC_CHILDREN`).
+fn children(pid: i32) -> impl Iterator<Item = i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| {
+        list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
+    })
+}
+
+/// Whether a process runs, which a zombie does not.
+fn is_alive(pid: i32) -> bool {
+    let Ok(stat) = fs::read(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    // The program's name may hold anything, but no field after it holds a bracket (proc_pid_stat(5)).
+    let Some(name_end) = stat.iter().rposition(|&byte| byte == b')') else {
+        return false;
+    };
+    let mut fields = stat[name_end + 1..].split(|&byte| byte == b' ').skip(1);
+    let state = fields.next().unwrap_or_default();
+    let threads = fields.nth(16).unwrap_or_default();
+    // A process whose first thread has ended is shown as a zombie, too, while its other threads run.
+    !matches!(state, b"Z" | b"X") || !matches!(threads, b"0" | b"1")
+}
+
+fn has_marker(pid: i32, marker: &str) -> bool {
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
+        environment.split(|&byte| byte == 0).any(|variable| variable == marker.as_bytes())
+    })
+}
+
+fn holds(pid: i32, inode: u32) -> bool {
+    let search = each_socket(pid, |found| {
+        if found == inode { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    matches!(search, Ok(ControlFlow::Break(())))
+}
+
+/// Shows the inode of every socket in a process's table of descriptors, without an allocation for each: there may be ten thousands.
+fn each_socket(
+    pid: i32,
+    mut show: impl FnMut(u32) -> ControlFlow<()>,
+) -> rustix::io::Result<ControlFlow<()>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(CWD, format!("/proc/{pid}/fd"), flags, Mode::empty())?;
+    let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
+    let mut entries = RawDir::new(&directory, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        if entry.file_name().to_bytes().starts_with(b".") {
+            continue;
+        }
+        match socket_inode(&directory, entry.file_name()) {
+            Ok(Some(inode)) => {
+                if show(inode).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            // Closed since the directory was read.
+            Ok(None) | Err(Errno::NOENT) => {}
+            // Without CAP_SYS_PTRACE root may list another's table, but not read it (proc(5)).
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// The inode in a link such as `socket:[4711]`; other descriptors have none of interest.
+fn socket_inode(
+    directory: &rustix::fd::OwnedFd,
+    descriptor: &CStr,
+) -> rustix::io::Result<Option<u32>> {
+    let mut buffer = [MaybeUninit::uninit(); 32];
+    let (link, _) = readlinkat_raw(directory, descriptor, &mut buffer)?;
+    let digits = link.strip_prefix(b"socket:[").and_then(|rest| rest.strip_suffix(b"]"));
+    Ok(digits.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests;

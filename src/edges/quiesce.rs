@@ -1,0 +1,162 @@
+//! Waiting until a generation that gets nothing new is quiet: its queue empty, its handshakes done, its requests finished.
+//!
+//! Looks, never touches. Says so once, and goes on telling how many connections are left until it is ended.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+
+use super::kernel::membarrier::wait_for_packets_under_way;
+use super::kernel::sock_diag::SockDiag;
+use super::listeners::waiting;
+use super::notice::{Owner, tell};
+use super::processes::{orphans, sockets, tree};
+use crate::address::{Address, Listener};
+use crate::supervisor::{Event, Generation};
+
+/// What is watched.
+#[derive(Debug)]
+pub struct Quiesce {
+    /// The generation that gets nothing new.
+    pub generation: Generation,
+    /// Its main process.
+    pub root: i32,
+    /// The main processes of all generations.
+    pub roots: Vec<i32>,
+    /// Copies of its sockets.
+    pub sockets: Vec<(Listener, OwnedFd)>,
+    /// How long to wait until no request is in flight.
+    pub idle: Duration,
+    /// Who is told.
+    pub owner: Owner,
+}
+
+/// A client that has not finished its handshake by then has lost packets or is gone: two retransmissions, RFC 6298.
+const HALF_OPEN_LIMIT: Duration = Duration::from_secs(3);
+
+/// The queue is looked at this often: an accept takes microseconds.
+const QUEUE_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Connections are looked at this often: the ages that the kernel keeps have a resolution of one jiffy, 4 ms at 250 Hz.
+const BUSY_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How often the connections left are told once the signal is sent.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Connections of one generation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Open ones.
+    pub open: usize,
+    /// Those with a request in flight.
+    pub busy: usize,
+}
+
+impl Quiesce {
+    /// Runs until it is ended.
+    pub async fn run(self) {
+        let _ = spawn_blocking(wait_for_packets_under_way).await;
+        self.until_the_queue_is_empty().await;
+        let mut told = None;
+        self.until_idle(&mut told).await;
+        tell(&self.owner, Event::Quiet { generation: self.generation });
+        loop {
+            sleep(TELL_INTERVAL).await;
+            let Some(count) = self.count().await else { return };
+            self.tell_count(count, &mut told);
+        }
+    }
+
+    async fn until_the_queue_is_empty(&self) {
+        let begun = Instant::now();
+        let mut unfinished = self.half_open().unwrap_or_default();
+        loop {
+            if self.sockets.iter().all(|(listener, socket)| waiting(listener, socket.as_fd()) == 0) {
+                if unfinished.is_empty() || begun.elapsed() > HALF_OPEN_LIMIT {
+                    return;
+                }
+                let still = self.half_open().unwrap_or_default();
+                unfinished.retain(|cookie| still.contains(cookie));
+            }
+            sleep(QUEUE_INTERVAL).await;
+        }
+    }
+
+    /// Two looks in a row, because a request may be on its way between two of them.
+    async fn until_idle(&self, told: &mut Option<Count>) {
+        let begun = Instant::now();
+        let mut idle_looks = 0;
+        while idle_looks < 2 && begun.elapsed() < self.idle {
+            let looked = Instant::now();
+            let Some(count) = self.count().await else { return };
+            let cost = looked.elapsed();
+            idle_looks = if count.busy == 0 { idle_looks + 1 } else { 0 };
+            if count.busy > 0 {
+                self.tell_count(count, told);
+            }
+            if idle_looks < 2 {
+                sleep(BUSY_INTERVAL.max(cost * 4)).await;
+            }
+        }
+    }
+
+    fn tell_count(&self, count: Count, told: &mut Option<Count>) {
+        if *told != Some(count) {
+            *told = Some(count);
+            let Count { open, busy } = count;
+            tell(&self.owner, Event::Connections { generation: self.generation, open, busy });
+        }
+    }
+
+    fn half_open(&self) -> io::Result<HashSet<u64>> {
+        let mut diag = SockDiag::open()?;
+        let mut cookies = HashSet::new();
+        for port in ports(self.sockets.iter().map(|(listener, _)| listener)) {
+            cookies.extend(diag.half_open(port)?);
+        }
+        Ok(cookies)
+    }
+
+    /// None where the system does not tell.
+    async fn count(&self) -> Option<Count> {
+        let (generation, root, roots) = (self.generation, self.root, self.roots.clone());
+        let ports = ports(self.sockets.iter().map(|(listener, _)| listener));
+        spawn_blocking(move || count(generation, root, &roots, &ports)).await.ok()?.ok()
+    }
+}
+
+/// The TCP ports among these listeners.
+pub fn ports<'a>(listeners: impl Iterator<Item = &'a Listener>) -> Vec<u16> {
+    let port = |listener: &Listener| match listener.address {
+        Address::Tcp(address) => Some(address.port()),
+        _ => None,
+    };
+    listeners.filter_map(port).collect()
+}
+
+/// Counts the connections on these ports that the processes of a generation hold.
+pub fn count(generation: Generation, root: i32, roots: &[i32], ports: &[u16]) -> io::Result<Count> {
+    let mut diag = SockDiag::open()?;
+    let mut processes = tree(root);
+    processes.extend(orphans(roots, &marker(generation)));
+    let held = sockets(&processes)?;
+    let mut count = Count::default();
+    for port in ports {
+        for connection in diag.connections(*port)? {
+            if held.contains(&connection.inode) {
+                count.open += 1;
+                count.busy += usize::from(connection.busy);
+            }
+        }
+    }
+    Ok(count)
+}
+
+/// The variable by which processes are known to belong to a generation when their parents are gone.
+pub fn marker(generation: Generation) -> String {
+    format!("ZDR_GENERATION={generation}")
+}

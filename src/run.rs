@@ -1,0 +1,129 @@
+//! The loop: what the edges notice goes to the rules, what the rules ask for goes to the edges.
+//!
+//! The only file that reads the clock for the rules, and the only meeting place of the two.
+
+use std::fmt;
+use std::io;
+use std::time::{Instant, SystemTime};
+
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+use tracing::{debug, info};
+
+use crate::config::Config;
+use crate::edges::admin::{Admin, AdminAddress, AdminError, HealthAddress, HealthPaths};
+use crate::edges::listeners::{ListenError, Listeners};
+use crate::edges::{Edges, Noticed, reaper, signals};
+use crate::runtime_directory::{admin_socket, directory};
+use crate::supervisor::{Action, Event, Supervisor};
+
+/// Why zdr could not begin.
+#[derive(Debug)]
+pub enum RunError {
+    /// The name, the admin socket or a health address cannot be had.
+    Admin(AdminError),
+    /// A listener cannot be had.
+    Listen(ListenError),
+    /// The system refused something that it never should.
+    System(io::Error),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admin(error) => error.fmt(f),
+            Self::Listen(error) => error.fmt(f),
+            Self::System(error) => write!(f, "the system refused: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+impl From<AdminError> for RunError {
+    fn from(error: AdminError) -> Self {
+        Self::Admin(error)
+    }
+}
+
+impl From<ListenError> for RunError {
+    fn from(error: ListenError) -> Self {
+        Self::Listen(error)
+    }
+}
+
+impl From<io::Error> for RunError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// Runs a supervisor to its end and answers with its exit code.
+pub fn run(config: Config) -> Result<u8, RunError> {
+    signals::block()?;
+    reaper::adopt_orphans()?;
+    let path = config.admin.clone().unwrap_or_else(|| {
+        admin_socket(&directory(|name| std::env::var_os(name), nix::unistd::geteuid().as_raw()), &config.name)
+    });
+    let admin = AdminAddress::take(&config.name, &path)?;
+    let health = config.health.iter().map(HealthAddress::bind).collect::<Result<Vec<_>, _>>()?;
+    let listeners = Listeners::bind(&config.listeners)?;
+    // One thread at rest: the one that runs the loop. Threads for blocking work come and go.
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(8)
+        .thread_keep_alive(std::time::Duration::from_secs(1))
+        .thread_stack_size(256 * 1024)
+        .build()?;
+    let code = runtime.block_on(serve(config, admin, health, listeners));
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve(
+    config: Config,
+    address: AdminAddress,
+    health: Vec<HealthAddress>,
+    listeners: Listeners,
+) -> Result<u8, RunError> {
+    for listener in listeners.all() {
+        info!(name = listener.name, address = %listener.address, "listening");
+    }
+    for door in &health {
+        info!(address = %door.address, "answering health questions");
+    }
+    let channel = mpsc::unbounded_channel();
+    let admin = Admin::start(address, health, HealthPaths(config.health_paths.clone()), &channel.0)?;
+    let mut supervisor = Supervisor::new(config.policy.clone(), config.command.clone());
+    let mut edges = Edges::new(config, listeners, admin, channel, now())?;
+    let mut event = Event::Boot;
+    loop {
+        debug!(?event);
+        for action in supervisor.handle(event, now()) {
+            debug!(?action);
+            if let Action::Exit(code) = action {
+                edges.goodbye().await;
+                return Ok(code);
+            }
+            edges.perform(action, wall());
+        }
+        event = loop {
+            match edges.next(supervisor.next_deadline()).await? {
+                Noticed::Happened(event) => break event,
+                Noticed::Asked(reply) => {
+                    let _ = reply.send(edges.picture(supervisor.status(now()), now()));
+                }
+            }
+        };
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the calendar is read")]
+fn wall() -> SystemTime {
+    SystemTime::now()
+}

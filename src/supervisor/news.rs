@@ -1,0 +1,122 @@
+//! The story of a supervisor, line by line, as events, logs and progress tell it.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::generation::Generation;
+use super::verdict::Verdict;
+
+/// One line of the story. The JSON has the variant's name as `event`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum News {
+    /// The command runs.
+    Spawned {
+        /// Whose.
+        generation: Generation,
+        /// Its main process.
+        pid: i32,
+    },
+    /// A probe was answered, but not that it is ready.
+    NotReady {
+        /// Whose.
+        generation: Generation,
+        /// What came back.
+        answer: String,
+    },
+    /// It gets the new connections now.
+    Serving {
+        /// Which.
+        generation: Generation,
+        /// From the start to now.
+        #[serde(rename = "after_secs", serialize_with = "seconds")]
+        after: Duration,
+    },
+    /// It finishes what is open.
+    Draining {
+        /// Which.
+        generation: Generation,
+        /// Open connections.
+        open: usize,
+        /// Those with a request in flight.
+        busy: usize,
+    },
+    /// It was sent the drain signal.
+    Signalled {
+        /// Which.
+        generation: Generation,
+    },
+    /// Its time ran out.
+    Killed {
+        /// Which.
+        generation: Generation,
+        /// Why.
+        reason: String,
+    },
+    /// It has ended.
+    Ended {
+        /// Which.
+        generation: Generation,
+        /// How.
+        exit: String,
+    },
+    /// It did not become ready.
+    Failed {
+        /// Which.
+        generation: Generation,
+        /// Why.
+        reason: String,
+    },
+    /// The serving generation died.
+    Crashed {
+        /// Which.
+        generation: Generation,
+        /// How.
+        exit: String,
+        /// What happens now.
+        then: String,
+    },
+    /// The old generation has the new connections back.
+    Returned {
+        /// Which.
+        generation: Generation,
+    },
+    /// Nothing serves; the next try comes after a pause.
+    Retrying {
+        /// The pause.
+        #[serde(rename = "after_secs", serialize_with = "seconds")]
+        after: Duration,
+    },
+    /// Somebody's request got its verdict.
+    Verdict(Verdict),
+    /// zdr ends.
+    Stopping,
+}
+
+fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e6)
+}
+
+impl fmt::Display for News {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Spawned { generation, pid } => write!(f, "generation {generation} started as process {pid}"),
+            Self::NotReady { generation, answer } => write!(f, "generation {generation} is not ready yet: {answer}"),
+            Self::Serving { generation, after } => write!(f, "generation {generation} serves after {after:.1?}"),
+            Self::Draining { generation, open, busy } => {
+                write!(f, "generation {generation} drains: {open} connections left, {busy} busy")
+            }
+            Self::Signalled { generation } => write!(f, "generation {generation} was asked to finish"),
+            Self::Killed { generation, reason } => write!(f, "generation {generation} is killed: {reason}"),
+            Self::Ended { generation, exit } => write!(f, "generation {generation} {exit}"),
+            Self::Failed { reason, .. } => f.write_str(reason),
+            Self::Crashed { generation, exit, then } => write!(f, "generation {generation} {exit} while serving; {then}"),
+            Self::Returned { generation } => write!(f, "generation {generation} has the new connections back"),
+            Self::Retrying { after } => write!(f, "nothing serves; trying again in {after:.1?}"),
+            Self::Verdict(verdict) => f.write_str(&verdict.reason),
+            Self::Stopping => f.write_str("stopping"),
+        }
+    }
+}
