@@ -176,7 +176,13 @@ pub struct ReloadArgs {
     #[arg(long)]
     pub(crate) no_wait: bool,
     /// What to wait for: until the new generation serves, or until the old one is gone as well.
-    #[arg(long, value_name = "UNTIL", value_enum, default_value = "serving", conflicts_with = "no_wait")]
+    #[arg(
+        long,
+        value_name = "UNTIL",
+        value_enum,
+        default_value = "serving",
+        conflicts_with = "no_wait"
+    )]
     pub(crate) wait: WaitFor,
     /// How long to wait for the verdict; the reload goes on.
     #[arg(long, value_name = "D", value_parser = config::duration)]
@@ -301,7 +307,12 @@ pub struct SampleArgs {
 
 impl From<SampleArgs> for Sample {
     fn from(args: SampleArgs) -> Self {
-        Self { work: args.work, start_after: args.start_after, graceful: !args.abrupt, bad: args.bad }
+        Self {
+            work: args.work,
+            start_after: args.start_after,
+            graceful: !args.abrupt,
+            bad: args.bad,
+        }
     }
 }
 
@@ -317,11 +328,14 @@ impl RunArgs {
             (Some(name), _) => name.clone(),
             (None, _) => name_for(program),
         };
-        let health = options.health.iter().map(|given| health_address(given)).collect::<Result<_, _>>()?;
+        let health =
+            options.health.iter().map(|given| health_address(given)).collect::<Result<_, _>>()?;
         let ready = options.ready.unwrap_or(Ready::Default);
         let has_tcp = listeners.iter().any(|listener| matches!(listener.address, Address::Tcp(_)));
         if matches!(ready, Ready::Path(_) | Ready::Tcp) && !has_tcp {
-            return Err(format!("--ready {ready} needs a TCP listener to ask; add one, or choose notify, exec: or a duration"));
+            return Err(format!(
+                "--ready {ready} needs a TCP listener to ask; add one, or choose notify, exec: or a duration"
+            ));
         }
         Ok(Config {
             name,
@@ -353,11 +367,14 @@ impl RunArgs {
 fn listeners(given: &[String], port: Option<String>) -> Result<Vec<Listener>, String> {
     let mut listeners = Vec::new();
     for (position, given) in given.iter().enumerate() {
-        let unnamed = if position == 0 { "main".to_owned() } else { format!("listener{}", position + 1) };
+        let unnamed =
+            if position == 0 { "main".to_owned() } else { format!("listener{}", position + 1) };
         listeners.push(Listener::parse(given, &unnamed).map_err(|error| error.to_string())?);
     }
     if listeners.is_empty() {
-        let port = port.ok_or("no listener: say where to listen, for example `--listen 127.0.0.1:8080`, or set PORT")?;
+        let port = port.ok_or(
+            "no listener: say where to listen, for example `--listen 127.0.0.1:8080`, or set PORT",
+        )?;
         listeners.push(Listener::parse(&port, "main").map_err(|error| format!("PORT: {error}"))?);
     }
     config::distinct(&listeners)?;
@@ -365,10 +382,13 @@ fn listeners(given: &[String], port: Option<String>) -> Result<Vec<Listener>, St
 }
 
 fn health_address(given: &str) -> Result<Address, String> {
-    let listener = Listener::parse(given, "health").map_err(|error| format!("--health: {error}"))?;
+    let listener =
+        Listener::parse(given, "health").map_err(|error| format!("--health: {error}"))?;
     match listener.address {
         Address::Tcp(_) => Ok(listener.address),
-        other => Err(format!("--health: {other} is no TCP address; write for example 127.0.0.1:9000")),
+        other => {
+            Err(format!("--health: {other} is no TCP address; write for example 127.0.0.1:9000"))
+        }
     }
 }
 
@@ -384,8 +404,15 @@ fn variable(given: &str) -> Result<(OsString, OsString), String> {
 }
 
 fn prefix(given: &str) -> Result<String, String> {
-    let good = given.starts_with('/') && given.len() > 1 && !given.ends_with('/') && !given.contains(char::is_whitespace);
-    if good { Ok(given.to_owned()) } else { Err(format!("`{given}` is no path prefix; write for example /health")) }
+    let good = given.starts_with('/')
+        && given.len() > 1
+        && !given.ends_with('/')
+        && !given.contains(char::is_whitespace);
+    if good {
+        Ok(given.to_owned())
+    } else {
+        Err(format!("`{given}` is no path prefix; write for example /health"))
+    }
 }
 
 fn name(given: &str) -> Result<String, String> {
@@ -394,11 +421,14 @@ fn name(given: &str) -> Result<String, String> {
 
 fn rate(given: &str) -> Result<f64, String> {
     let rate = given.parse::<f64>().ok().filter(|rate| (0.1..=100_000.0).contains(rate));
-    rate.ok_or_else(|| format!("`{given}` should be a number of requests a second from 0.1 to 100000"))
+    rate.ok_or_else(|| {
+        format!("`{given}` should be a number of requests a second from 0.1 to 100000")
+    })
 }
 
 fn bad(given: &str) -> Result<Bad, String> {
-    let wrong = || format!("`{given}` should be exit:CODE, hang, status:CODE or crash-after:DURATION");
+    let wrong =
+        || format!("`{given}` should be exit:CODE, hang, status:CODE or crash-after:DURATION");
     match given.split_once(':') {
         None if given == "hang" => Ok(Bad::Hang),
         Some(("exit", code)) => code.parse().map(Bad::Exit).map_err(|_| wrong()),

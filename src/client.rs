@@ -5,7 +5,10 @@
 mod connection;
 mod show;
 
-#[expect(clippy::disallowed_methods, reason = "a client has its own time limits, and no part in the rules' clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a client has its own time limits, and no part in the rules' clock"
+)]
 mod patience {
     use std::time::{Duration, Instant};
 
@@ -75,7 +78,13 @@ pub fn stop(args: &WaitArgs) -> Outcome {
 }
 
 /// Follows the story until the verdict, whose code is ours.
-fn order(which: &Which, path: &str, body: &str, timeout: Option<Duration>, as_json: bool) -> Outcome {
+fn order(
+    which: &Which,
+    path: &str,
+    body: &str,
+    timeout: Option<Duration>,
+    as_json: bool,
+) -> Outcome {
     let patience = Patience::of(timeout);
     let mut connection = Connection::open(&find(which)?)?;
     connection.ask("POST", path, body)?;
@@ -178,7 +187,8 @@ pub fn list(args: &ListArgs) -> Outcome {
 fn status_of(path: &Path) -> Result<Value, ClientError> {
     let mut connection = Connection::open(path)?;
     connection.ask("GET", "/v1/status", "")?;
-    let text = connection.next_line(Patience::of(Some(Duration::from_secs(10))))?.unwrap_or_default();
+    let text =
+        connection.next_line(Patience::of(Some(Duration::from_secs(10))))?.unwrap_or_default();
     serde_json::from_str(&text).map_err(|_| ClientError::Ended)
 }
 
@@ -195,7 +205,10 @@ fn find(which: &Which) -> Result<PathBuf, ClientError> {
         (Some(only), None) => Ok(only),
         (None, _) => Err(ClientError::NoneHere { directory: runtime_directory() }),
         (Some(one), Some(another)) => {
-            let names = [one, another].into_iter().chain(living).filter_map(|path| name_of(&path).map(str::to_owned));
+            let names = [one, another]
+                .into_iter()
+                .chain(living)
+                .filter_map(|path| name_of(&path).map(str::to_owned));
             Err(ClientError::Several { names: names.collect() })
         }
     }
@@ -204,7 +217,11 @@ fn find(which: &Which) -> Result<PathBuf, ClientError> {
 fn sockets() -> Result<Vec<PathBuf>, ClientError> {
     let directory = runtime_directory();
     let Ok(entries) = fs::read_dir(&directory) else { return Ok(Vec::new()) };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| name_of(path).is_some()).collect();
+    let mut paths: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| name_of(path).is_some())
+        .collect();
     paths.sort();
     Ok(paths)
 }

@@ -86,6 +86,8 @@ pub enum RehearseError {
         within: Duration,
         /// What zdr says about it.
         reason: String,
+        /// What to try, where it is the user's to try something.
+        hint: &'static str,
     },
     /// A client command did not come back.
     Hung {
@@ -122,7 +124,7 @@ pub enum RehearseError {
 pub fn rehearse(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Table, RehearseError> {
     say("starting the first generation");
     let mut zdr = Supervised::start(plan)?;
-    zdr.wait_until_it_serves(plan.ready_within)?;
+    zdr.wait_until_it_serves(plan)?;
     let status = zdr.status()?;
 
     say("putting load on it");
@@ -277,6 +279,14 @@ impl Plan {
         })
     }
 
+    fn hint(&self) -> &'static str {
+        if self.is_of_the_sample() || self.says(&["--capture"]) {
+            ""
+        } else {
+            " (a server that binds an address of its own, rather than LISTEN_FDS or `{port}`, needs `--capture always`)"
+        }
+    }
+
     fn shown(&self) -> String {
         match &self.command {
             Some(words) => {
@@ -298,11 +308,9 @@ impl fmt::Display for RehearseError {
             Self::Ended { how, last_words } => {
                 write!(f, "zdr ended with {how}; its last words: {last_words}")
             }
-            Self::NeverReady { within, reason } => write!(
-                f,
-                "COMMAND did not serve within {within:?}: {reason} (a server that binds its own address, not \
-                 LISTEN_FDS or `{{port}}`, needs `--capture always`)"
-            ),
+            Self::NeverReady { within, reason, hint } => {
+                write!(f, "the first generation did not serve within {within:?}: {reason}{hint}")
+            }
             Self::Hung { request, within } => {
                 write!(f, "`zdr {request}` gave no answer within {within:?}")
             }

@@ -1,4 +1,5 @@
-//! The address of a health question as an operator writes it: `http://host:port/path`, `https://…` or `http://unix:/run/x.sock:/path`.
+//! The address of a health question as an operator writes it: `http://host:port/path`, `https://…`
+//! or `http://unix:/run/x.sock:/path`.
 //!
 //! Pure text: it never resolves a name, opens a socket or looks at a file.
 

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncWriteExt, copy, sink};
 use tokio::net::{TcpListener, UnixListener};
@@ -87,8 +87,6 @@ pub struct Asked {
     pub path: String,
     /// What follows the question mark, as sent.
     pub query: Option<String>,
-    /// The headers.
-    pub headers: HeaderMap,
     /// The body, empty if there was none.
     pub body: Bytes,
 }
@@ -252,7 +250,7 @@ where
     let method = if head.method == Method::HEAD { Method::GET } else { head.method };
     let path = head.uri.path().to_owned();
     let query = head.uri.query().map(str::to_owned);
-    let answer = answer(Asked { method, path, query, headers: head.headers, body }).await;
+    let answer = answer(Asked { method, path, query, body }).await;
     Ok(response(answer, Some(in_progress)))
 }
 

@@ -58,12 +58,14 @@ pub struct Aimed {
 impl Listeners {
     /// Binds every listener, with two slots each, so that what could fail at the first reload fails now.
     pub fn bind(asked: &[Listener]) -> Result<Self, ListenError> {
-        let mut listeners = Self { listeners: Vec::new(), slots: vec![Slot::default()], steered: 0 };
+        let mut listeners =
+            Self { listeners: Vec::new(), slots: vec![Slot::default()], steered: 0 };
         for listener in asked {
             let (socket, address) = make::first(listener)?;
             let listener = Listener { address, ..listener.clone() };
             let steering = Steering { serving: 0, probe: None };
-            steer(socket.as_fd(), steering).map_err(|source| ListenError::steer(&listener, source))?;
+            steer(socket.as_fd(), steering)
+                .map_err(|source| ListenError::steer(&listener, source))?;
             listeners.slots[0].sockets.push(socket);
             listeners.listeners.push(listener);
         }
@@ -82,7 +84,11 @@ impl Listeners {
     }
 
     /// Lends a generation its slot: a free one, the steered one, or that of a generation that died.
-    pub fn lend(&mut self, generation: Generation, place: Place) -> Result<Vec<Lent<'_>>, ListenError> {
+    pub fn lend(
+        &mut self,
+        generation: Generation,
+        place: Place,
+    ) -> Result<Vec<Lent<'_>>, ListenError> {
         let slot = match place {
             Place::Steered => self.steered,
             Place::Of(dead) => self.slot_of(dead).unwrap_or(self.steered),
@@ -134,10 +140,15 @@ impl Listeners {
 
     /// A socket whose connection to this listener reaches the slot of this generation, and nobody else's does.
     pub fn aim(&self, generation: Generation, listener: usize) -> io::Result<Aimed> {
-        let Some(Address::Tcp(address)) = self.listeners.get(listener).map(|listener| &listener.address) else {
+        let Some(Address::Tcp(address)) =
+            self.listeners.get(listener).map(|listener| &listener.address)
+        else {
             return Err(io::Error::other("there is no TCP listener to ask"));
         };
-        let to = SocketAddr::new(reachable(address.ip(), self.listeners[listener].options.v6only), address.port());
+        let to = SocketAddr::new(
+            reachable(address.ip(), self.listeners[listener].options.v6only),
+            address.port(),
+        );
         let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.bind(SocketAddr::new(to.ip(), 0))?;
         let client = socket.local_addr()?;
@@ -165,7 +176,8 @@ impl Listeners {
     }
 
     fn free_slot(&mut self) -> Result<usize, ListenError> {
-        let free = |(position, slot): (usize, &Slot)| slot.users.is_empty() && position != self.steered;
+        let free =
+            |(position, slot): (usize, &Slot)| slot.users.is_empty() && position != self.steered;
         let slot = match self.slots.iter().enumerate().position(free) {
             Some(slot) => slot,
             None => self.add_slot()?,
@@ -179,7 +191,8 @@ impl Listeners {
     fn add_slot(&mut self) -> Result<usize, ListenError> {
         let mut slot = Slot::default();
         for (position, listener) in self.listeners.iter().enumerate() {
-            let ours: Vec<BorrowedFd<'_>> = self.slots.iter().map(|slot| slot.sockets[position].as_fd()).collect();
+            let ours: Vec<BorrowedFd<'_>> =
+                self.slots.iter().map(|slot| slot.sockets[position].as_fd()).collect();
             slot.sockets.push(make::another(listener, &ours)?);
         }
         self.slots.push(slot);
@@ -219,9 +232,16 @@ fn sweep(listener: &Listener, socket: &OwnedFd) -> usize {
     }
     if listener.address.is_stream() {
         let accept = || nix::sys::socket::accept(socket.as_raw_fd()).ok();
-        std::iter::from_fn(accept).map(|fd| drop(nix::unistd::close(fd))).count()
+        std::iter::from_fn(accept).map(nix::unistd::close).count()
     } else {
-        let receive = || nix::sys::socket::recv(socket.as_raw_fd(), &mut [], nix::sys::socket::MsgFlags::MSG_TRUNC).ok();
+        let receive = || {
+            nix::sys::socket::recv(
+                socket.as_raw_fd(),
+                &mut [],
+                nix::sys::socket::MsgFlags::MSG_TRUNC,
+            )
+            .ok()
+        };
         std::iter::from_fn(receive).count()
     }
 }

@@ -3,17 +3,15 @@
 
 use std::future::pending;
 use std::time::Duration;
-use std::{env, fmt, io, process};
+use std::{env, fmt, io, process, thread};
 
 use httparse::Status;
 use listenfd::ListenFd;
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -99,19 +97,21 @@ impl Sample {
     /// Waits for SIGTERM, and for ever when it is to have its usual effect.
     fn told_to_end(&self) -> io::Result<impl Future<Output = ()> + use<>> {
         let terminate: SigSet = [Signal::SIGTERM].into_iter().collect();
-        let told = if self.graceful {
+        let (tell, told) = oneshot::channel();
+        if self.graceful {
             terminate.thread_block()?;
-            let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-            Some(AsyncFd::new(SignalFd::with_flags(&terminate, flags)?)?)
+            thread::Builder::new().name("signals".to_owned()).spawn(move || {
+                if terminate.wait().is_ok() {
+                    let _ = tell.send(());
+                }
+            })?;
         } else {
             // Whoever started it may have had it blocked, and that is inherited.
             terminate.thread_unblock()?;
-            None
-        };
+        }
         Ok(async move {
-            match &told {
-                Some(told) => drop(told.readable().await),
-                None => pending().await,
+            if told.await.is_err() {
+                pending::<()>().await;
             }
         })
     }

@@ -84,7 +84,8 @@ impl Supervised {
         Ok(Self { zdr: plan.zdr.clone(), child, place })
     }
 
-    pub(super) fn wait_until_it_serves(&mut self, within: Duration) -> Result<(), RehearseError> {
+    pub(super) fn wait_until_it_serves(&mut self, plan: &Plan) -> Result<(), RehearseError> {
+        let within = plan.ready_within;
         let deadline = Instant::now() + within;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -98,10 +99,10 @@ impl Supervised {
                     self.watch(Duration::from_millis(20))?;
                 }
                 _ => {
-                    return Err(RehearseError::NeverReady {
-                        within,
-                        reason: self.reason_of(&answer),
-                    });
+                    // Where zdr has given up, its own last words say more than those of who waited for it.
+                    self.watch(Duration::from_millis(200))?;
+                    let reason = self.reason_of(&answer);
+                    return Err(RehearseError::NeverReady { within, reason, hint: plan.hint() });
                 }
             }
         }
@@ -353,4 +354,37 @@ fn reachable(address: &str) -> Option<SocketAddr> {
         _ => {}
     }
     Some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(listeners: &str) -> Result<Status, RehearseError> {
+        let generations =
+            r#"[{"generation":3,"seat":"draining"},{"generation":4,"seat":"serving","pid":9}]"#;
+        parse_status(
+            format!(r#"{{"listeners":{listeners},"generations":{generations}}}"#).as_bytes(),
+        )
+    }
+
+    #[test]
+    fn the_first_tcp_listener_of_the_status_is_loaded() {
+        let two =
+            r#"[{"name":"a","address":"unix:/run/a.sock"},{"name":"b","address":"0.0.0.0:40123"}]"#;
+        let expected =
+            Status { address: "127.0.0.1:40123".parse().unwrap(), serving: 4, others: 1 };
+        assert_eq!(status(two).unwrap(), expected);
+        assert!(matches!(
+            status(r#"[{"address":"unix:/run/a.sock"}]"#),
+            Err(RehearseError::NoTcp { .. })
+        ));
+    }
+
+    #[test]
+    fn a_status_that_makes_no_sense_is_an_error() {
+        for text in ["", "{}", r#"{"listeners":[{"address":"127.0.0.1:1"}],"generations":[]}"#] {
+            assert!(parse_status(text.as_bytes()).is_err(), "{text}");
+        }
+    }
 }

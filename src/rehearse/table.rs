@@ -129,7 +129,7 @@ impl Table {
         let good = || self.reloads.iter().filter(|reload| reload.release == Release::Good);
         let served: Vec<_> = good().filter(|reload| reload.verdict.code == 0).collect();
         writeln!(out, "reloads")?;
-        writeln!(out, "  good releases     {} of {} served", served.len(), good().count())?;
+        writeln!(out, "  good releases       {} of {} served", served.len(), good().count())?;
         let measure = |reload: &&Reload| {
             if self.numbered { reload.answered_after } else { Some(reload.verdict.after) }
         };
@@ -139,15 +139,15 @@ impl Table {
             let what = if self.numbered { "first answer after" } else { "verdict after" };
             writeln!(
                 out,
-                "  {what:<18}{} in the middle, {} at most",
+                "  {what:<20}{} in the middle, {} at most",
                 shown(*median),
                 shown(*longest)
             )?;
         }
         for bad in self.reloads.iter().filter(|reload| reload.release == Release::Bad) {
-            writeln!(out, "  bad release       {}", outcome(&bad.verdict))?;
+            writeln!(out, "  bad release         {}", outcome(&bad.verdict))?;
             if !bad.verdict.reason.is_empty() {
-                writeln!(out, "{}", wrap(&bad.verdict.reason, "                    "))?;
+                writeln!(out, "{}", wrap(&bad.verdict.reason, "                      "))?;
             }
         }
         writeln!(out)?;
@@ -232,7 +232,7 @@ impl Table {
 fn outcome(verdict: &Verdict) -> String {
     match verdict.code {
         0 => "served".to_owned(),
-        3 => "refused with exit code 3, the old one served on".to_owned(),
+        3 => "refused with exit code 3; the old one served on".to_owned(),
         code => format!("exit code {code}"),
     }
 }
@@ -278,4 +278,69 @@ fn wrap(text: &str, indent: &str) -> String {
     }
     lines.push(line);
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::load::report::{Failure, Trace};
+    use super::*;
+
+    fn table(failures: u64) -> Table {
+        let mut report = Report::default();
+        report.keep_alive.ok = 6_010;
+        report.keep_alive.closed_idle = 1;
+        report.keep_alive.steady.record(420).unwrap();
+        let text = "end of stream before the first byte".to_owned();
+        if failures > 0 {
+            let trace = Trace { at: Duration::from_millis(1_500), failure: Failure::Closed, text };
+            report.keep_alive.failures.insert(Failure::Closed, failures);
+            report.keep_alive.traces.push(trace);
+        }
+        let reason = "generation 7 exited with code 1 before it was ready; generation 6 serves on"
+            .to_owned();
+        let reload = |release, code| {
+            let verdict =
+                Verdict { code, reason: reason.clone(), after: Duration::from_millis(31) };
+            Reload { release, verdict, answered_after: Some(Duration::from_millis(29)) }
+        };
+        Table {
+            command: "the sample server".to_owned(),
+            address: "127.0.0.1:40123".parse().unwrap(),
+            planned: 2,
+            numbered: true,
+            report,
+            reloads: vec![reload(Release::Good, 0), reload(Release::Bad, 3)],
+            end: End::default(),
+        }
+    }
+
+    fn written(table: &Table) -> String {
+        let mut out = Vec::new();
+        table.write(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn it_fits_eighty_columns_and_ends_with_the_sum() {
+        for (failures, sum) in
+            [(0, "nothing was lost"), (1, "1 request was lost"), (38, "38 requests were lost")]
+        {
+            let text = written(&table(failures));
+            assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
+            assert_eq!(text.lines().last(), Some(sum), "{text}");
+        }
+    }
+
+    #[test]
+    fn it_passes_when_nothing_is_lost_and_the_bad_release_is_refused() {
+        assert!(table(0).passed());
+        assert!(!table(1).passed());
+        let mut promoted = table(0);
+        promoted.reloads[1].verdict.code = 0;
+        assert!(!promoted.passed());
+        assert!(written(&promoted).contains("reload 2 promoted a bad release"));
+        let mut failed = table(0);
+        failed.reloads[0].verdict.code = 3;
+        assert!(!failed.passed());
+    }
 }

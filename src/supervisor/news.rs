@@ -102,18 +102,32 @@ fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S
 impl fmt::Display for News {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Spawned { generation, pid } => write!(f, "generation {generation} started as process {pid}"),
-            Self::NotReady { generation, answer } => write!(f, "generation {generation} is not ready yet: {answer}"),
-            Self::Serving { generation, after } => write!(f, "generation {generation} serves after {after:.1?}"),
+            Self::Spawned { generation, pid } => {
+                write!(f, "generation {generation} started as process {pid}")
+            }
+            Self::NotReady { generation, answer } => {
+                write!(f, "generation {generation} is not ready yet: {answer}")
+            }
+            Self::Serving { generation, after } => {
+                write!(f, "generation {generation} serves after {after:.1?}")
+            }
             Self::Draining { generation, open, busy } => {
                 write!(f, "generation {generation} drains: {open} connections left, {busy} busy")
             }
-            Self::Signalled { generation } => write!(f, "generation {generation} was asked to finish"),
-            Self::Killed { generation, reason } => write!(f, "generation {generation} is killed: {reason}"),
+            Self::Signalled { generation } => {
+                write!(f, "generation {generation} was asked to finish")
+            }
+            Self::Killed { generation, reason } => {
+                write!(f, "generation {generation} is killed: {reason}")
+            }
             Self::Ended { generation, exit } => write!(f, "generation {generation} {exit}"),
             Self::Failed { reason, .. } => f.write_str(reason),
-            Self::Crashed { generation, exit, then } => write!(f, "generation {generation} {exit} while serving; {then}"),
-            Self::Returned { generation } => write!(f, "generation {generation} has the new connections back"),
+            Self::Crashed { generation, exit, then } => {
+                write!(f, "generation {generation} {exit} while serving; {then}")
+            }
+            Self::Returned { generation } => {
+                write!(f, "generation {generation} has the new connections back")
+            }
             Self::Retrying { after } => write!(f, "nothing serves; trying again in {after:.1?}"),
             Self::Verdict(verdict) => f.write_str(&verdict.reason),
             Self::Stopping => f.write_str("stopping"),

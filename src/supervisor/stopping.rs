@@ -61,7 +61,6 @@ impl Supervisor {
         if lame_duck.is_none() {
             self.drain_the_last(now);
         }
-        self.exit_if_nobody_is_left();
     }
 
     pub(super) fn drain_the_last(&mut self, now: Instant) {
@@ -83,18 +82,15 @@ impl Supervisor {
                 self.kill(draining, "stop was asked for twice");
             }
         }
-        self.exit_if_nobody_is_left();
     }
 
     pub(super) fn exit_if_nobody_is_left(&mut self) {
         let nobody = self.starting.is_none() && self.serving.is_none() && self.draining.is_empty();
         if let Some(stop) = self.stop.take_if(|_| nobody) {
-            let code = stop.code;
-            let verdict = Verdict { outcome: Outcome::Done, generation: None, reason: "stopped".to_owned() };
+            let verdict =
+                Verdict { outcome: Outcome::Done, generation: None, reason: "stopped".to_owned() };
             self.answer(stop.askers, &verdict);
-            self.actions.push(Action::Exit(code));
-            // Nothing starts any more, whatever else is still on its way here.
-            self.stop = Some(Stop::with_code(code));
+            self.actions.push(Action::Exit(stop.code));
         }
     }
 

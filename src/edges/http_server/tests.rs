@@ -3,7 +3,6 @@
 use std::future::ready;
 use std::net::SocketAddr;
 
-use hyper::header::HOST;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
@@ -67,9 +66,7 @@ fn answer(asked: Asked, opened: &mpsc::UnboundedSender<mpsc::Sender<Bytes>>) -> 
         }
         "/echo" => Body::Whole(asked.body),
         "/large" => Body::Whole(vec![b'x'; 32 << 20].into()),
-        "/asked" => Body::Whole(
-            format!("{} {:?} {:?}", asked.method, asked.query, asked.headers.get(HOST)).into(),
-        ),
+        "/asked" => Body::Whole(format!("{} {:?}", asked.method, asked.query).into()),
         _ => Body::Whole("hello".into()),
     };
     Answer { status: StatusCode::OK, headers: Vec::new(), body }
@@ -132,7 +129,7 @@ async fn a_connection_serves_one_request_after_another() {
     let mut client = server.connect().await;
     for _ in 0..2 {
         client.write_all(get("/asked?a=b").as_bytes()).await.unwrap();
-        assert_eq!(reply(&mut client, true).await.body, "GET Some(\"a=b\") Some(\"zdr\")");
+        assert_eq!(reply(&mut client, true).await.body, "GET Some(\"a=b\")");
     }
     client
         .write_all(b"POST /echo HTTP/1.1\r\nhost: zdr\r\ncontent-length: 4\r\n\r\nping")
@@ -147,7 +144,7 @@ async fn head_is_answered_like_get_without_a_body() {
     let mut client = server.connect().await;
     client.write_all(b"HEAD /asked HTTP/1.1\r\nhost: zdr\r\n\r\n").await.unwrap();
     let head = reply(&mut client, false).await;
-    assert_eq!((head.status, head.head.contains("content-length: 20")), (200, true), "{head:?}");
+    assert_eq!((head.status, head.head.contains("content-length: 8")), (200, true), "{head:?}");
 
     client.write_all(b"HEAD /stream HTTP/1.1\r\nhost: zdr\r\n\r\n").await.unwrap();
     assert!(until(&mut client, "\r\n\r\n").await.starts_with("HTTP/1.1 200"));
@@ -171,7 +168,7 @@ async fn an_oversize_body_is_refused_whether_announced_or_not() {
     let server = Server::with(Limits::default()).await;
     let body = "x".repeat(200_000);
     let announced =
-        format!("POST /echo HTTP/1.1\r\nhost: zdr\r\ncontent-length: 200000\r\n\r\n{body}");
+        format!("POST /echo HTTP/1.1\r\nhost: zdr\r\ncontent-length: 80000\r\n\r\n{body}");
     let chunked = format!(
         "POST /echo HTTP/1.1\r\nhost: zdr\r\ntransfer-encoding: chunked\r\n\r\n30d40\r\n{body}\r\n0\r\n\r\n"
     );
@@ -200,7 +197,8 @@ async fn a_client_that_talks_on_is_heard_out_not_reset() {
 #[tokio::test]
 async fn a_client_that_asks_first_is_refused_before_it_sends_an_oversize_body() {
     let server = Server::with(Limits::default()).await;
-    let asks = "POST /echo HTTP/1.1\r\nhost: zdr\r\nexpect: 100-continue\r\ncontent-length: 200000\r\n\r\n";
+    let asks =
+        "POST /echo HTTP/1.1\r\nhost: zdr\r\nexpect: 100-continue\r\ncontent-length: 80000\r\n\r\n";
     assert_eq!(server.ask(asks).await.status, 413);
 }
 

@@ -14,7 +14,9 @@ impl Readable {
     /// Registers it with the running event loop.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         // SAFETY: the descriptor is owned by the `AsyncFd`, which never gives it out, so it stays open and the same.
-        unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map(Self).map_err(|error| error.into_parts().1)
+        unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
+            .map(Self)
+            .map_err(|error| error.into_parts().1)
     }
 
     /// Waits until `read` gives something else than `WouldBlock`. Cancel-safe: `read` runs to its end or not at all.

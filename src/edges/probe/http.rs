@@ -1,8 +1,8 @@
 //! One HTTP question over a connection that is already there: a GET, by ureq, and its answer.
 //!
-//! It never connects, resolves, follows a redirect, asks a proxy, starts a thread or keeps a connection, and it judges no
-//! status: a 503 is an answer like any other. The time is kept by the [`wire`](super::wire), not by ureq, so that TLS,
-//! head and body share one limit.
+//! It never connects, resolves, follows a redirect, asks a proxy, starts a thread or keeps a
+//! connection, and it judges no status: a 503 is an answer like any other. The time is kept by the
+//! [`wire`](super::wire), not by ureq, so that TLS, head and body share one limit.
 
 use std::error::Error;
 use std::fmt;
@@ -36,9 +36,9 @@ pub struct Question<'a> {
     pub stream: Stream,
     /// For the whole exchange, from now.
     pub limit: Duration,
-    /// Called once: over plain HTTP when everything but the last two bytes of the request (the final CRLF) was sent, over
-    /// https after the handshake and before the first byte of the request. An error ends the exchange with that text.
-    /// None: the request is sent whole.
+    /// Called once: over plain HTTP when everything but the last two bytes of the request (the
+    /// final CRLF) was sent, over https after the handshake and before the first byte of the
+    /// request. An error ends the exchange with that text. None: the request is sent whole.
     pub before_the_last_bytes: Option<Hook>,
 }
 
@@ -47,7 +47,8 @@ pub struct Question<'a> {
 pub struct Answer {
     /// The status code, whatever it means.
     pub status: u16,
-    /// The first line of the body that is not empty, for messages: at most 200 characters, without control characters.
+    /// The first line of the body that is not empty, for messages: at most 200 characters, without
+    /// control characters.
     pub body: String,
 }
 
@@ -138,7 +139,8 @@ impl Error for HttpError {
 const HEAD_MAX: usize = 16 * 1024;
 /// The largest line of a request, and so the output buffer.
 const LINE_MAX: usize = 4 * 1024;
-/// How much of a body is taken off a server that wants to finish its sentence before it is hung up on.
+/// How much of a body is taken off a server that wants to finish its sentence before it is hung up
+/// on.
 const BODY_MAX: usize = 64 * 1024;
 /// How much of a body is looked at for [`Answer::body`], in bytes and in characters.
 const EXCERPT_BYTES: usize = 1024;
@@ -210,7 +212,8 @@ fn settings() -> Config {
         .build()
 }
 
-/// Reads as much of a body as is taken, and keeps its beginning. Time up, a reset and broken chunks all just end it.
+/// Reads as much of a body as is taken, and keeps its beginning. Time up, a reset and broken chunks
+/// all just end it.
 fn beginning(mut body: impl Read) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut piece = [0; 4096];
@@ -266,14 +269,15 @@ impl Connector for Given {
 
     fn connect(
         &self,
-        _: &ConnectionDetails,
+        _: &ConnectionDetails<'_>,
         _: Option<()>,
     ) -> Result<Option<Exchange>, ureq::Error> {
         Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).take())
     }
 }
 
-/// ureq's own resolver would start a thread to look up the name of a peer we are connected to already.
+/// ureq's own resolver would start a thread to look up the name of a peer we are connected to
+/// already.
 #[derive(Debug)]
 struct Nowhere;
 
@@ -351,7 +355,8 @@ impl Transport for Exchange {
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
         let output = &self.buffers.output()[..amount];
-        // No header can hold an empty line, so the first one ends the request; a full buffer may leave it for itself.
+        // No header can hold an empty line, so the first one ends the request; a full buffer may
+        // leave it for itself.
         let is_the_end = output.ends_with(b"\r\n\r\n") || output == b"\r\n";
         let hook = if is_the_end {
             self.hook.get_mut().unwrap_or_else(PoisonError::into_inner).take()

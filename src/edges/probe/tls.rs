@@ -1,8 +1,9 @@
 //! TLS over a wire, by rustls. It never panics and never looks at the system's certificates.
 //!
-//! A peer on this machine may show any certificate, because whoever can take its port can also read its key file, and
-//! because a supervised program's own certificate names the world's name for it, not ours. That it owns the
-//! certificate's key is checked all the same. Any other peer needs a certificate that Mozilla's roots vouch for.
+//! A peer on this machine may show any certificate: the question never leaves the machine, and a
+//! supervised program's certificate names it as the world calls it, not as we do. That the peer owns
+//! the certificate's key is checked all the same. Any other peer needs a certificate that Mozilla's
+//! roots vouch for.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
@@ -67,7 +68,8 @@ pub(super) fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Made anew for every question: it costs microseconds, and a kept one would keep sessions, which skip the certificate.
+/// Made anew for every question: it costs microseconds, and a kept one would keep sessions, which
+/// skip the certificate.
 fn config(trust: Trust) -> io::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -155,8 +157,9 @@ impl Write for TlsStream {
 
 impl Drop for TlsStream {
     fn drop(&mut self) {
-        // Without the farewell many servers log an error for every single probe. It is a few bytes into an empty send
-        // buffer, and past the limit the wire refuses it, so it cannot hold anybody up.
+        // Without the farewell many servers log an error for every single probe. It is a few bytes
+        // into an empty send buffer, and past the limit the wire refuses it, so it cannot hold
+        // anybody up.
         self.0.conn.send_close_notify();
         let _ = self.0.conn.write_tls(&mut self.0.sock);
     }

@@ -1,6 +1,8 @@
-//! A connected stream whose every read and write ends when the time given to the whole exchange is over.
+//! A connected stream whose every read and write ends when the time given to the whole exchange is
+//! over.
 //!
-//! It never connects, never speaks a protocol, and never waits past the limit however slowly the peer drips.
+//! It never connects, never speaks a protocol, and never waits past the limit however slowly the
+//! peer drips.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpStream};
@@ -28,8 +30,8 @@ impl Wire {
     /// Starts the clock.
     pub(super) fn new(stream: Stream, limit: Duration) -> io::Result<Self> {
         match &stream {
-            // The request can leave in two pieces; with Nagle the second would wait for the peer's delayed
-            // acknowledgement of the first, about 40 ms (tcp(7), TCP_NODELAY).
+            // The request can leave in two pieces; with Nagle the second would wait for the peer's
+            // delayed acknowledgement of the first, about 40 ms (tcp(7), TCP_NODELAY).
             Stream::Tcp(tcp) => {
                 tcp.set_nonblocking(false)?;
                 tcp.set_nodelay(true)?;
@@ -54,7 +56,8 @@ impl Wire {
     }
 }
 
-/// The kernel's own timeout says `WouldBlock`; whether the limit is over is for [`Wire::left`] to say.
+/// The kernel's own timeout says `WouldBlock`; whether the limit is over is for [`Wire::left`] to
+/// say.
 fn is_to_be_tried_again(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

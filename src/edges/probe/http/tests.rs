@@ -1,21 +1,23 @@
-//! Questions to real servers on loopback, good ones and bad ones. What TLS adds is in `tls.rs`' tests.
+//! Questions to real servers on loopback, good ones and bad ones. What TLS adds is in `tls.rs`'
+//! tests.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::*;
 
+mod hook;
+
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(20);
 /// For tests that wait for the limit.
 const SHORT: Duration = Duration::from_millis(300);
-/// How late the limit may be on a busy machine.
-const LATE: Duration = Duration::from_millis(50);
+/// How late the limit may be on a busy machine; without the limit these servers go on for longer.
+const LATE: Duration = Duration::from_secs(1);
 
 /// A server for one connection. What it returns is what its test wants to know.
 fn server<T: Send + 'static>(
@@ -43,7 +45,8 @@ fn ask_for(bytes: impl Into<Vec<u8>>) -> Result<Answer, HttpError> {
     result
 }
 
-/// Asks a server that sends `first` and then `again` every few milliseconds for as long as anyone listens.
+/// Asks a server that sends `first` and then `again` every few milliseconds for as long as anyone
+/// listens.
 fn ask_a_slow_one(
     first: &'static [u8],
     again: &'static [u8],
@@ -198,7 +201,8 @@ fn a_peer_that_hangs_up_has_not_answered() {
 
 #[test]
 fn a_reset_is_called_a_reset() {
-    // Closing with the request unread resets the connection (RFC 2525, 2.17); so does a listener nobody accepts from.
+    // Closing with the request unread resets the connection (RFC 2525, 2.17); so does a listener
+    // nobody accepts from.
     let (stream, server) = server(|mut stream| stream.read_exact(&mut [0]).unwrap());
     assert_eq!(says(&ask_with(Stream::Tcp(stream), LONG, None)), "connection reset");
     server.join().unwrap();
@@ -214,12 +218,12 @@ fn garbage_is_not_an_answer() {
         ("SSH-2.0-OpenSSH_9.9\r\n", "not an HTTP answer: invalid HTTP version"),
         ("\x15\x03\x01\0\x02\x02\x46", "not an HTTP answer: invalid HTTP version"),
         ("HTTP/2 200\r\n\r\n", "not an HTTP answer: invalid HTTP version"),
-        ("HTTP/1.1 abc\r\n\r\n", "not an HTTP answer: invalid HTTP status"),
-        ("HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "not an HTTP answer: invalid HTTP header"),
+        ("HTTP/1.1 abc\r\n\r\n", "not an HTTP answer: invalid response status"),
+        ("HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "not an HTTP answer: invalid header name"),
     ];
     for (bytes, wanted) in table {
         let error = says(&ask_for(bytes));
-        assert!(error.starts_with(wanted), "{bytes:?}: {error}");
+        assert_eq!(error, wanted, "{bytes:?}");
     }
 }
 
@@ -315,64 +319,9 @@ fn a_nonblocking_stream_is_waited_on() {
 }
 
 #[test]
-fn the_hook_runs_when_only_the_last_two_bytes_are_missing() {
-    let (seen, has_seen) = mpsc::channel();
-    let (stream, server) = server(move |mut stream| {
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") {
-            stream.read_exact(&mut byte).unwrap();
-            head.push(byte[0]);
-            if head.ends_with(b"\r\n") {
-                // The hook has stopped listening when the last line comes.
-                let _ = seen.send(());
-            }
-        }
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-    });
-    let (ran, has_run) = mpsc::channel();
-    let hook: Hook = Box::new(move || {
-        // All six lines are with the server, and it sits in a read for the seventh, the empty one.
-        for _ in 0..6 {
-            has_seen.recv_timeout(LONG).map_err(|e| e.to_string())?;
-        }
-        ran.send(has_seen.recv_timeout(Duration::from_millis(50))).unwrap();
-        Ok(())
-    });
-    assert_eq!(ask_with(Stream::Tcp(stream), LONG, Some(hook)).unwrap().status, 200);
-    assert_eq!(
-        has_run.recv().unwrap(),
-        Err(mpsc::RecvTimeoutError::Timeout),
-        "the final CRLF came before the hook"
-    );
-    assert!(has_run.recv().is_err(), "the hook ran twice");
-    server.join().unwrap();
-}
-
-#[test]
-fn a_hook_that_says_no_ends_the_exchange_before_it_can_be_answered() {
-    let (stream, server) = server(|mut stream| read_head(&mut stream));
-    let hook: Hook = Box::new(|| Err("generation 3 did not take the connection".to_owned()));
-    let result = ask_with(Stream::Tcp(stream), LONG, Some(hook));
-    assert_eq!(says(&result), "generation 3 did not take the connection");
-    let head = server.join().unwrap();
-    assert!(head.ends_with("\r\n") && !head.ends_with("\r\n\r\n"), "{head:?}");
-}
-
-#[test]
-fn the_time_a_hook_takes_counts() {
-    let (stream, server) = server(|mut stream| read_head(&mut stream));
-    let hook: Hook = Box::new(|| {
-        thread::sleep(SHORT);
-        Ok(())
-    });
-    assert_eq!(says(&ask_with(Stream::Tcp(stream), SHORT, Some(hook))), "no answer within 300ms");
-    server.join().unwrap();
-}
-
-#[test]
 fn a_proxy_in_the_environment_is_not_asked() {
-    // In a child, because the environment is the process's. Its question goes to the right server or fails.
+    // In a child, because the environment is the process's. Its question goes to the right server
+    // or fails.
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.arg("the_request_names_us_and_asks_to_close");
     for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
@@ -383,35 +332,4 @@ fn a_proxy_in_the_environment_is_not_asked() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     assert!(settings().proxy().is_none());
-}
-
-#[test]
-#[ignore = "a measurement: cargo test --release -- --ignored --nocapture takes"]
-fn what_a_question_takes() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let mut piece = [0; 1024];
-            let mut len = 0;
-            while !piece[..len].ends_with(b"\r\n\r\n") {
-                len += stream.read(&mut piece[len..]).unwrap();
-            }
-            stream
-                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
-                .unwrap();
-        }
-    });
-    for hooked in [false, true] {
-        let mut took: Vec<_> = (0..2000)
-            .map(|_| {
-                let start = Instant::now();
-                let hook = hooked.then(|| Box::new(|| Ok(())) as Hook);
-                ask_with(Stream::Tcp(TcpStream::connect(address).unwrap()), LONG, hook).unwrap();
-                start.elapsed()
-            })
-            .collect();
-        took.sort_unstable();
-        println!("hook {hooked}: median {:?}, p99 {:?}, with connect", took[1000], took[1980]);
-    }
 }

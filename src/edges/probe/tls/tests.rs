@@ -15,9 +15,12 @@ use super::*;
 use crate::edges::probe::http::{Hook, HttpError, Question, Stream, get};
 use crate::url::Url;
 
+/// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(20);
+/// For tests that wait for the limit.
 const SHORT: Duration = Duration::from_millis(300);
-const LATE: Duration = Duration::from_millis(50);
+/// How late the limit may be on a busy machine; without the limit these servers go on for longer.
+const LATE: Duration = Duration::from_secs(1);
 
 /// Shows one certificate whether or not the key belongs to it.
 #[derive(Debug)]
@@ -61,7 +64,8 @@ fn server<T: Send + 'static>(
     (stream, thread::spawn(move || serve(listener.accept().unwrap().0)))
 }
 
-/// Answers one request; what it returns is how the client's stream ended, and the server name it was called by.
+/// Answers one request; what it returns is how the client's stream ended, and the server name it
+/// was called by.
 fn answer(config: ServerConfig, stream: TcpStream) -> io::Result<Option<String>> {
     let mut tls = StreamOwned::new(ServerConnection::new(Arc::new(config)).unwrap(), stream);
     let mut head = Vec::new();
@@ -138,14 +142,15 @@ fn a_self_signed_certificate_from_elsewhere_is_refused() {
     let (stream, server) = server(move |stream| answer(config, stream));
     let wire = Wire::new(Stream::Tcp(stream), LONG).unwrap();
     let error = handshake(wire, "other.example", Trust::Roots).unwrap_err();
-    // rcgen's certificates are not marked as an authority's, so nobody vouches for this one, itself included.
+    // rcgen's certificates are not marked as an authority's, so nobody vouches for this one, itself
+    // included.
     assert_eq!(reason(&error), "invalid peer certificate: UnknownIssuer");
     assert!(server.join().unwrap().is_err());
 }
 
 #[test]
 fn a_handshake_that_stalls_or_drips_is_given_up_at_the_limit() {
-    // The header of a handshake record of 512 bytes, which then never get complete.
+    // The header of a handshake record of 512 bytes, which never come.
     for drip in [&b""[..], b"\0"] {
         let (stream, server) = server(move |mut stream| {
             stream.write_all(b"\x16\x03\x03\x02\x00").unwrap();
