@@ -35,6 +35,7 @@ pub enum Address {
 
 /// The keys behind an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a socket option of its own")]
 pub struct Options {
     /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
@@ -96,9 +97,7 @@ impl Listener {
         let (name, address) = match first.split_once('=') {
             Some((name, address)) if is_name(name) => (name, address),
             Some((name, _)) if !name.contains([':', '/', '@']) => {
-                return Err(fail(format!(
-                    "the name `{name}` may have letters, digits, `-`, `_` and `.` only"
-                )));
+                return Err(fail(format!("the name `{name}` may have letters, digits, `-`, `_` and `.` only")));
             }
             _ => (unnamed, first),
         };
@@ -159,8 +158,7 @@ impl fmt::Display for Address {
 
 impl Options {
     fn set(&mut self, part: &str, address: &Address) -> Result<(), String> {
-        let (key, value) =
-            part.split_once('=').map_or((part, None), |(key, value)| (key, Some(value)));
+        let (key, value) = part.split_once('=').map_or((part, None), |(key, value)| (key, Some(value)));
         let fits = match key {
             "mode" | "owner" | "group" => matches!(address, Address::Unix(_)),
             "nodelay" | "defer-accept" => matches!(address, Address::Tcp(_)),
@@ -199,20 +197,14 @@ fn is_name(name: &str) -> bool {
 
 fn unix(path: &str) -> Result<Address, String> {
     if path.len() > LONGEST_UNIX_PATH {
-        return Err(format!(
-            "a Unix path may have {LONGEST_UNIX_PATH} bytes, this one has {}",
-            path.len()
-        ));
+        return Err(format!("a Unix path may have {LONGEST_UNIX_PATH} bytes, this one has {}", path.len()));
     }
     match path.strip_prefix('@') {
         Some("") => Err("the name behind `@` is missing".to_owned()),
         Some(name) => Ok(Address::Abstract(name.to_owned())),
         None if path.starts_with('/') => Ok(Address::Unix(PathBuf::from(path))),
         None if path.is_empty() => Err("the path behind `unix:` is missing".to_owned()),
-        None => {
-            Err("a Unix path starts with `/`, so that it means the same wherever zdr is started"
-                .to_owned())
-        }
+        None => Err("a Unix path starts with `/`, so that it means the same wherever zdr is started".to_owned()),
     }
 }
 
@@ -230,9 +222,7 @@ fn socket_address(given: &str) -> Result<SocketAddr, String> {
     let ip = match host {
         "" => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         "localhost" => {
-            return Err(format!(
-                "a name can mean several addresses; write `127.0.0.1:{port}` or `[::1]:{port}`"
-            ));
+            return Err(format!("a name can mean several addresses; write `127.0.0.1:{port}` or `[::1]:{port}`"));
         }
         _ => bare(host).parse().map_err(|_| format!("`{host}` is no IP address"))?,
     };
@@ -245,9 +235,7 @@ fn bare(host: &str) -> &str {
 
 fn port_number(port: &str) -> Result<u16, String> {
     match port.parse::<u32>() {
-        Ok(number) => {
-            u16::try_from(number).map_err(|_| format!("the port {number} is above 65535"))
-        }
+        Ok(number) => u16::try_from(number).map_err(|_| format!("the port {number} is above 65535")),
         Err(_) if port.is_empty() => Err("the port is missing behind `:`".to_owned()),
         Err(_) => Err(format!("`{port}` is no port number")),
     }
@@ -312,28 +300,20 @@ mod tests {
 
     #[test]
     fn a_name_stands_before_the_address_and_keys_behind_it() {
-        let listener = Listener::parse(
-            "api=127.0.0.1:1,backlog=7,nodelay,defer-accept=3,nonblocking=no",
-            "web",
-        )
-        .unwrap();
+        let listener =
+            Listener::parse("api=127.0.0.1:1,backlog=7,nodelay,defer-accept=3,nonblocking=no", "web").unwrap();
         assert_eq!(listener.name, "api");
         assert_eq!(listener.options.backlog, 7);
         assert!(listener.options.nodelay);
         assert_eq!(listener.options.defer_accept, Some(3));
         assert!(!listener.options.nonblocking);
         assert_eq!(Listener::parse("8080", "web").unwrap().name, "web");
-        assert_eq!(
-            Listener::parse("unix:/a=b,mode=0660", "web").unwrap().options.mode,
-            Some(0o660)
-        );
+        assert_eq!(Listener::parse("unix:/a=b,mode=0660", "web").unwrap().options.mode, Some(0o660));
     }
 
     #[test]
     fn what_is_printed_can_be_read_again() {
-        for given in
-            ["127.0.0.1:8080", "[::]:80", "udp://[::1]:53", "unix:/run/app.sock", "unix:@app"]
-        {
+        for given in ["127.0.0.1:8080", "[::]:80", "udp://[::1]:53", "unix:/run/app.sock", "unix:@app"] {
             assert_eq!(address(given).to_string(), given);
         }
     }
@@ -367,8 +347,6 @@ mod tests {
             let sentence = refused(given);
             assert!(sentence.contains(why), "{given}: {sentence}");
         }
-        assert!(
-            refused(&format!("unix:/{}", "x".repeat(107))).contains("107 bytes, this one has 108")
-        );
+        assert!(refused(&format!("unix:/{}", "x".repeat(107))).contains("107 bytes, this one has 108"));
     }
 }

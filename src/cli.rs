@@ -1,6 +1,8 @@
 //! The command line: every command and option, and what they are turned into.
 //!
-//! The only file that names clap.
+//! Only here and in `commands.rs` is clap named.
+
+mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,12 +11,11 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Parser, Subcommand};
 use clap_complete::Shell;
-use nix::sys::signal::Signal;
 
 use crate::address::{Address, Listener};
 use crate::config::{self, Config, Drain, Process, Readiness, Ready, Statuses};
 use crate::rehearse::sample::{Bad, Sample};
-use crate::runtime_directory::{check_name, name_for};
+use crate::runtime_directory::name_for;
 use crate::supervisor::Policy;
 
 /// Replace any server without one lost request.
@@ -100,7 +101,7 @@ pub struct RunOptions {
     startup_grace: Duration,
 
     /// The signal that asks an old generation to finish.
-    #[arg(long, value_name = "SIGNAL", value_parser = signal, default_value = "TERM", help_heading = "Drain")]
+    #[arg(long, value_name = "SIGNAL", value_parser = values::signal, default_value = "TERM", help_heading = "Drain")]
     drain_signal: i32,
     /// How long an old generation may take to end after its signal, before it is killed.
     #[arg(long, value_name = "D", value_parser = config::duration, default_value = "30s", help_heading = "Drain")]
@@ -120,17 +121,17 @@ pub struct RunOptions {
     #[arg(short = 'C', long, value_name = "DIR", help_heading = "Process")]
     chdir: Option<PathBuf>,
     /// A variable for the environment; may be given more than once.
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = variable, help_heading = "Process")]
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::variable, help_heading = "Process")]
     env: Vec<(OsString, OsString)>,
 
     /// Answer health questions on this TCP address; may be given more than once.
     #[arg(long, value_name = "ADDRESS", help_heading = "Health and admin")]
     health: Vec<String>,
     /// Under which path; may be given more than once.
-    #[arg(long, value_name = "PREFIX", value_parser = prefix, default_values = ["/health", "/_health"], help_heading = "Health and admin")]
+    #[arg(long, value_name = "PREFIX", value_parser = values::prefix, default_values = ["/health", "/_health"], help_heading = "Health and admin")]
     health_path: Vec<String>,
     /// What clients call this supervisor; without it, the name of the program.
-    #[arg(long, value_name = "NAME", value_parser = name, help_heading = "Health and admin")]
+    #[arg(long, value_name = "NAME", value_parser = values::name, help_heading = "Health and admin")]
     name: Option<String>,
     /// The admin socket; without it, NAME.sock in the runtime directory.
     #[arg(long, value_name = "PATH", help_heading = "Health and admin")]
@@ -160,7 +161,7 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Args)]
 pub struct Which {
     /// The supervisor with this name.
-    #[arg(long, value_name = "NAME", value_parser = name)]
+    #[arg(long, value_name = "NAME", value_parser = values::name)]
     pub(crate) name: Option<String>,
     /// The supervisor with this admin socket; without it and --name, the only one running here.
     #[arg(long, value_name = "PATH", env = "ZDR_ADMIN")]
@@ -176,13 +177,7 @@ pub struct ReloadArgs {
     #[arg(long)]
     pub(crate) no_wait: bool,
     /// What to wait for: until the new generation serves, or until the old one is gone as well.
-    #[arg(
-        long,
-        value_name = "UNTIL",
-        value_enum,
-        default_value = "serving",
-        conflicts_with = "no_wait"
-    )]
+    #[arg(long, value_name = "UNTIL", value_enum, default_value = "serving", conflicts_with = "no_wait")]
     pub(crate) wait: WaitFor,
     /// How long to wait for the verdict; the reload goes on.
     #[arg(long, value_name = "D", value_parser = config::duration)]
@@ -257,7 +252,7 @@ pub struct RehearseArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=10_000), default_value_t = 10)]
     pub(crate) reloads: u32,
     /// Requests a second of each of the eight clients.
-    #[arg(long, value_name = "RATE", value_parser = rate)]
+    #[arg(long, value_name = "RATE", value_parser = values::rate)]
     pub(crate) rate: Option<f64>,
     /// The path that the load asks for.
     #[arg(long, value_name = "PATH", default_value = "/")]
@@ -301,35 +296,42 @@ pub struct SampleArgs {
     #[arg(long)]
     abrupt: bool,
     /// What is wrong with this release: exit:CODE, hang, status:CODE or crash-after:DURATION.
-    #[arg(long, value_parser = bad)]
+    #[arg(long, value_parser = values::bad)]
     bad: Option<Bad>,
 }
 
 impl From<SampleArgs> for Sample {
     fn from(args: SampleArgs) -> Self {
-        Self {
-            work: args.work,
-            start_after: args.start_after,
-            graceful: !args.abrupt,
-            bad: args.bad,
-        }
+        Self { work: args.work, start_after: args.start_after, graceful: !args.abrupt, bad: args.bad }
     }
+}
+
+/// What zdr is told by where it is started.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// The working directory by the name that it was entered by, so that a symlink on the way can be switched.
+    pub directory: PathBuf,
+    /// `$PORT`.
+    pub port: Option<String>,
 }
 
 impl RunArgs {
     /// Checks what no single option can show, and makes the settings.
-    pub fn into_config(self, port: Option<String>) -> Result<Config, String> {
+    pub fn into_config(self, surroundings: Surroundings) -> Result<Config, String> {
         let RunArgs { options, command } = self;
         let Some(program) = command.first() else {
-            return Err("the command is missing; write it behind `--`, for example `zdr run -l 8080 -- ./my-server`".to_owned());
+            return Err(
+                "the command is missing; write it behind `--`, for example `zdr run -l 8080 -- ./my-server`".to_owned()
+            );
         };
-        let listeners = listeners(&options.listen, port)?;
+        let listeners = listeners(&options.listen, surroundings.port)?;
         let name = match (&options.name, &options.admin) {
             (Some(name), _) => name.clone(),
             (None, _) => name_for(program),
         };
-        let health =
-            options.health.iter().map(|given| health_address(given)).collect::<Result<_, _>>()?;
+        let health = options.health.iter().map(|given| health_address(given)).collect::<Result<_, _>>()?;
+        let directory = options.chdir.unwrap_or_default();
+        let directory = Some(surroundings.directory.join(directory));
         let ready = options.ready.unwrap_or(Ready::Default);
         let has_tcp = listeners.iter().any(|listener| matches!(listener.address, Address::Tcp(_)));
         if matches!(ready, Ready::Path(_) | Ready::Tcp) && !has_tcp {
@@ -339,11 +341,11 @@ impl RunArgs {
         }
         Ok(Config {
             name,
-            admin: options.admin,
+            admin: options.admin.map(|path| surroundings.directory.join(path)),
             health,
             health_paths: options.health_path,
             listeners,
-            process: Process { directory: options.chdir, environment: options.env },
+            process: Process { directory, environment: options.env },
             readiness: Readiness {
                 ready,
                 interval: options.ready_interval,
@@ -367,14 +369,12 @@ impl RunArgs {
 fn listeners(given: &[String], port: Option<String>) -> Result<Vec<Listener>, String> {
     let mut listeners = Vec::new();
     for (position, given) in given.iter().enumerate() {
-        let unnamed =
-            if position == 0 { "main".to_owned() } else { format!("listener{}", position + 1) };
+        let unnamed = if position == 0 { "main".to_owned() } else { format!("listener{}", position + 1) };
         listeners.push(Listener::parse(given, &unnamed).map_err(|error| error.to_string())?);
     }
     if listeners.is_empty() {
-        let port = port.ok_or(
-            "no listener: say where to listen, for example `--listen 127.0.0.1:8080`, or set PORT",
-        )?;
+        let port =
+            port.ok_or("no listener: say where to listen, for example `--listen 127.0.0.1:8080`, or set PORT")?;
         listeners.push(Listener::parse(&port, "main").map_err(|error| format!("PORT: {error}"))?);
     }
     config::distinct(&listeners)?;
@@ -382,58 +382,9 @@ fn listeners(given: &[String], port: Option<String>) -> Result<Vec<Listener>, St
 }
 
 fn health_address(given: &str) -> Result<Address, String> {
-    let listener =
-        Listener::parse(given, "health").map_err(|error| format!("--health: {error}"))?;
+    let listener = Listener::parse(given, "health").map_err(|error| format!("--health: {error}"))?;
     match listener.address {
         Address::Tcp(_) => Ok(listener.address),
-        other => {
-            Err(format!("--health: {other} is no TCP address; write for example 127.0.0.1:9000"))
-        }
-    }
-}
-
-fn signal(given: &str) -> Result<i32, String> {
-    config::signal(given, |name| name.parse::<Signal>().ok().map(|signal| signal as i32))
-}
-
-fn variable(given: &str) -> Result<(OsString, OsString), String> {
-    match given.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
-        _ => Err(format!("`{given}` is no variable; write KEY=VALUE")),
-    }
-}
-
-fn prefix(given: &str) -> Result<String, String> {
-    let good = given.starts_with('/')
-        && given.len() > 1
-        && !given.ends_with('/')
-        && !given.contains(char::is_whitespace);
-    if good {
-        Ok(given.to_owned())
-    } else {
-        Err(format!("`{given}` is no path prefix; write for example /health"))
-    }
-}
-
-fn name(given: &str) -> Result<String, String> {
-    check_name(given).map(|()| given.to_owned())
-}
-
-fn rate(given: &str) -> Result<f64, String> {
-    let rate = given.parse::<f64>().ok().filter(|rate| (0.1..=100_000.0).contains(rate));
-    rate.ok_or_else(|| {
-        format!("`{given}` should be a number of requests a second from 0.1 to 100000")
-    })
-}
-
-fn bad(given: &str) -> Result<Bad, String> {
-    let wrong =
-        || format!("`{given}` should be exit:CODE, hang, status:CODE or crash-after:DURATION");
-    match given.split_once(':') {
-        None if given == "hang" => Ok(Bad::Hang),
-        Some(("exit", code)) => code.parse().map(Bad::Exit).map_err(|_| wrong()),
-        Some(("status", status)) => status.parse().map(Bad::Status).map_err(|_| wrong()),
-        Some(("crash-after", time)) => config::duration(time).map(Bad::CrashAfter),
-        _ => Err(wrong()),
+        other => Err(format!("--health: {other} is no TCP address; write for example 127.0.0.1:9000")),
     }
 }

@@ -5,10 +5,7 @@
 mod connection;
 mod show;
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a client has its own time limits, and no part in the rules' clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "a client has its own time limits, and no part in the rules' clock")]
 mod patience {
     use std::time::{Duration, Instant};
 
@@ -78,13 +75,7 @@ pub fn stop(args: &WaitArgs) -> Outcome {
 }
 
 /// Follows the story until the verdict, whose code is ours.
-fn order(
-    which: &Which,
-    path: &str,
-    body: &str,
-    timeout: Option<Duration>,
-    as_json: bool,
-) -> Outcome {
+fn order(which: &Which, path: &str, body: &str, timeout: Option<Duration>, as_json: bool) -> Outcome {
     let patience = Patience::of(timeout);
     let mut connection = Connection::open(&find(which)?)?;
     connection.ask("POST", path, body)?;
@@ -166,14 +157,14 @@ pub fn events(args: &EventsArgs) -> Outcome {
 }
 
 /// `zdr list`.
-pub fn list(args: &ListArgs) -> Outcome {
+pub fn list(args: &ListArgs) -> u8 {
     let mut all = Vec::new();
-    for path in sockets()? {
+    for path in sockets() {
         all.extend(status_of(&path));
     }
     if args.json {
         let _ = writeln!(stdout(), "{}", Value::from(all));
-        return Ok(0);
+        return 0;
     }
     if all.is_empty() && stdout().is_terminal() {
         let _ = writeln!(stdout(), "no supervisor runs here");
@@ -181,14 +172,13 @@ pub fn list(args: &ListArgs) -> Outcome {
     for status in all {
         let _ = writeln!(stdout(), "{}", show::list_line(&status));
     }
-    Ok(0)
+    0
 }
 
 fn status_of(path: &Path) -> Result<Value, ClientError> {
     let mut connection = Connection::open(path)?;
     connection.ask("GET", "/v1/status", "")?;
-    let text =
-        connection.next_line(Patience::of(Some(Duration::from_secs(10))))?.unwrap_or_default();
+    let text = connection.next_line(Patience::of(Some(Duration::from_secs(10))))?.unwrap_or_default();
     serde_json::from_str(&text).map_err(|_| ClientError::Ended)
 }
 
@@ -200,30 +190,24 @@ fn find(which: &Which) -> Result<PathBuf, ClientError> {
     if let Some(path) = &which.admin {
         return Ok(path.clone());
     }
-    let mut living = sockets()?.into_iter().filter(|path| Connection::open(path).is_ok());
+    let mut living = sockets().into_iter().filter(|path| Connection::open(path).is_ok());
     match (living.next(), living.next()) {
         (Some(only), None) => Ok(only),
         (None, _) => Err(ClientError::NoneHere { directory: runtime_directory() }),
         (Some(one), Some(another)) => {
-            let names = [one, another]
-                .into_iter()
-                .chain(living)
-                .filter_map(|path| name_of(&path).map(str::to_owned));
+            let names = [one, another].into_iter().chain(living).filter_map(|path| name_of(&path).map(str::to_owned));
             Err(ClientError::Several { names: names.collect() })
         }
     }
 }
 
-fn sockets() -> Result<Vec<PathBuf>, ClientError> {
-    let directory = runtime_directory();
-    let Ok(entries) = fs::read_dir(&directory) else { return Ok(Vec::new()) };
-    let mut paths: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| name_of(path).is_some())
-        .collect();
+/// Every admin socket in the runtime directory; the living and the dead.
+fn sockets() -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(runtime_directory()) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| name_of(path).is_some()).collect();
     paths.sort();
-    Ok(paths)
+    paths
 }
 
 fn runtime_directory() -> PathBuf {

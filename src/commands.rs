@@ -1,13 +1,16 @@
 //! What each command does: from checked arguments to an exit code, or to a code and one sentence.
 
 use std::fmt::Display;
+use std::fs;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use clap::{ArgMatches, CommandFactory};
 use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
 
-use crate::cli::{Cli, LogFormat, RehearseArgs, RunArgs, RunOptions, SampleArgs, handed_on};
+use crate::cli::{Cli, LogFormat, RehearseArgs, RunArgs, RunOptions, SampleArgs, Surroundings, handed_on};
 use crate::client;
 use crate::rehearse::{self, Plan, sample::Sample};
 use crate::run::{RunError, run as supervise};
@@ -25,13 +28,21 @@ pub type Outcome = Result<u8, (u8, String)>;
 /// `zdr run`.
 pub fn run(args: RunArgs) -> Outcome {
     let options = args.options.clone();
-    let port = std::env::var("PORT").ok().filter(|port| !port.is_empty());
-    let config = args.into_config(port).map_err(with(WRONG_USE))?;
+    let config = args.into_config(surroundings().map_err(with(WRONG_USE))?).map_err(with(WRONG_USE))?;
     log_to_stderr(&options);
     supervise(config).map_err(|error| match error {
         RunError::Admin(_) => (WRONG_USE, error.to_string()),
         RunError::Listen(_) | RunError::System(_) => (FAILED, error.to_string()),
     })
+}
+
+/// A shell keeps in PWD the name by which a directory was entered; it counts where it still is this directory (pwd(1)).
+fn surroundings() -> io::Result<Surroundings> {
+    let here = fs::metadata(".")?;
+    let entered = std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute());
+    let same = |path: &PathBuf| fs::metadata(path).is_ok_and(|it| (it.dev(), it.ino()) == (here.dev(), here.ino()));
+    let directory = entered.filter(same).map_or_else(std::env::current_dir, Ok)?;
+    Ok(Surroundings { directory, port: std::env::var("PORT").ok().filter(|port| !port.is_empty()) })
 }
 
 /// Colour and escapes are for terminals.
@@ -41,8 +52,7 @@ fn log_to_stderr(options: &RunOptions) {
         (_, true) => LevelFilter::WARN,
         _ => LevelFilter::INFO,
     };
-    let log =
-        tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
     match options.log_format {
         LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),

@@ -144,18 +144,14 @@ pub struct Statuses(Vec<RangeInclusive<u16>>);
 impl Statuses {
     /// Reads `200-399` or `200,204`.
     pub fn parse(given: &str) -> Result<Self, String> {
-        let status = |text: &str| {
-            text.trim().parse::<u16>().ok().filter(|status| (100..600).contains(status))
-        };
+        let status = |text: &str| text.trim().parse::<u16>().ok().filter(|status| (100..600).contains(status));
         let range = |part: &str| {
             let (low, high) = part.split_once('-').unwrap_or((part, part));
             let (low, high) = (status(low)?, status(high)?);
             (low <= high).then_some(low..=high)
         };
         let ranges: Option<Vec<_>> = given.split(',').map(range).collect();
-        ranges.map(Self).ok_or_else(|| {
-            format!("`{given}` should be HTTP statuses such as `200-399` or `200,204`")
-        })
+        ranges.map(Self).ok_or_else(|| format!("`{given}` should be HTTP statuses such as `200-399` or `200,204`"))
     }
 
     /// True where the status counts as ready.
@@ -167,13 +163,10 @@ impl Statuses {
 /// Reads a duration with its unit, such as `250ms`, `30s` or `1m 30s`.
 pub fn duration(given: &str) -> Result<Duration, String> {
     if given.bytes().all(|byte| byte.is_ascii_digit()) && given != "0" {
-        return Err(format!(
-            "the duration `{given}` has no unit; write for example `{given}s` or `{given}ms`"
-        ));
+        return Err(format!("the duration `{given}` has no unit; write for example `{given}s` or `{given}ms`"));
     }
-    humantime::parse_duration(given).map_err(|error| {
-        format!("`{given}` is no duration: {error}; write for example `30s` or `250ms`")
-    })
+    humantime::parse_duration(given)
+        .map_err(|error| format!("`{given}` is no duration: {error}; write for example `30s` or `250ms`"))
 }
 
 /// Reads a signal: `TERM`, `SIGTERM` or `15`.
@@ -191,10 +184,7 @@ pub fn distinct(listeners: &[Listener]) -> Result<(), String> {
     for (position, one) in listeners.iter().enumerate() {
         for other in &listeners[..position] {
             if one.name == other.name {
-                return Err(format!(
-                    "two listeners are called `{}`; give each its own NAME=",
-                    one.name
-                ));
+                return Err(format!("two listeners are called `{}`; give each its own NAME=", one.name));
             }
             let chosen_by_kernel = one.address.socket().is_some_and(|socket| socket.port() == 0);
             if one.address == other.address && !chosen_by_kernel {
@@ -216,18 +206,14 @@ mod tests {
         assert_eq!(Ready::parse("notify"), Ok(Ready::Notify));
         assert_eq!(Ready::parse("exec:./check --all"), Ok(Ready::Exec("./check --all".to_owned())));
         assert_eq!(Ready::parse("1500ms"), Ok(Ready::Uptime(Duration::from_millis(1500))));
-        for url in
-            ["http://127.0.0.1:9000/ready", "https://[::1]:8443/", "http://unix:/run/x.sock:/path"]
-        {
+        for url in ["http://127.0.0.1:9000/ready", "https://[::1]:8443/", "http://unix:/run/x.sock:/path"] {
             assert!(matches!(Ready::parse(url), Ok(Ready::Http(_))), "{url}");
         }
     }
 
     #[test]
     fn a_readiness_that_means_nothing_is_refused_with_the_way_out() {
-        for given in
-            ["", "health", "exec:", "exec:  ", "30", "ftp://x/", "/a b", "-1s", "http://", "udp"]
-        {
+        for given in ["", "health", "exec:", "exec:  ", "30", "ftp://x/", "/a b", "-1s", "http://", "udp"] {
             let error = Ready::parse(given).unwrap_err();
             assert!(error.starts_with(&format!("`{given}` is no readiness: ")), "{error}");
         }
@@ -263,19 +249,10 @@ mod tests {
 
     #[test]
     fn two_listeners_differ_in_name_and_address() {
-        let listeners = |given: &[&str]| {
-            given.iter().map(|given| Listener::parse(given, "web").unwrap()).collect::<Vec<_>>()
-        };
+        let listeners =
+            |given: &[&str]| given.iter().map(|given| Listener::parse(given, "web").unwrap()).collect::<Vec<_>>();
         assert!(distinct(&listeners(&["a=127.0.0.1:0", "b=127.0.0.1:0"])).is_ok());
-        assert!(
-            distinct(&listeners(&["a=127.0.0.1:80", "b=127.0.0.1:80"]))
-                .unwrap_err()
-                .contains("given twice")
-        );
-        assert!(
-            distinct(&listeners(&["a=127.0.0.1:80", "a=127.0.0.1:81"]))
-                .unwrap_err()
-                .contains("called `a`")
-        );
+        assert!(distinct(&listeners(&["a=127.0.0.1:80", "b=127.0.0.1:80"])).unwrap_err().contains("given twice"));
+        assert!(distinct(&listeners(&["a=127.0.0.1:80", "a=127.0.0.1:81"])).unwrap_err().contains("called `a`"));
     }
 }

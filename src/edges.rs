@@ -135,9 +135,7 @@ impl Edges {
         let event = match asked {
             Asked::Restart => Event::Restart { ticket },
             Asked::Stop => Event::Stop { ticket },
-            Asked::Reload | Asked::Reap => {
-                Event::Reload { ticket, command: None, until: Until::Serving }
-            }
+            Asked::Reload | Asked::Reap => Event::Reload { ticket, command: None, until: Until::Serving },
         };
         self.inbox.push_back(event);
     }
@@ -148,12 +146,11 @@ impl Edges {
             Notice::Aim { generation, listener, reply } => {
                 let _ = reply.send(self.listeners.aim(generation, listener));
             }
+            Notice::Unaim => self.listeners.unaim(),
             Notice::Roots { reply } => {
                 let _ = reply.send(self.roots());
             }
-            Notice::Errand { generation, command, reply } => {
-                self.run_errand(generation, &command, reply)
-            }
+            Notice::Errand { generation, command, reply } => self.run_errand(generation, &command, reply),
             Notice::EndErrands { generation } => self.end_errands(generation),
             Notice::Asked(Question::Order { order, reply }) => {
                 let ticket = self.admin.ticket(Some(reply));
@@ -167,9 +164,7 @@ impl Edges {
         for (pid, exit) in reaper::reap() {
             if let Some(errand) = self.errands.remove(&pid) {
                 let _ = errand.reply.send(Ok(exit));
-            } else if let Some((generation, child)) =
-                self.children.iter_mut().find(|(_, child)| child.pid == pid)
-            {
+            } else if let Some((generation, child)) = self.children.iter_mut().find(|(_, child)| child.pid == pid) {
                 child.alive = false;
                 (child.probe, child.quiesce, child.notify) = (None, None, None);
                 let waiting = self.listeners.waiting(*generation);
@@ -181,8 +176,7 @@ impl Edges {
     /// READY=1 counts from the generation's own processes. One that has ended since cannot be looked up any more; it knew
     /// the path of a socket that only this generation was told.
     fn said(&mut self, generation: Generation, pid: i32, ready: bool) {
-        let Some(child) = self.children.get(&generation).filter(|child| child.alive && ready)
-        else {
+        let Some(child) = self.children.get(&generation).filter(|child| child.alive && ready) else {
             return;
         };
         if !matches!(self.config.readiness.ready, Ready::Notify | Ready::Default) {
@@ -246,14 +240,7 @@ impl Edges {
             Err(error) => return fail(error.to_string(), None),
         };
         let process = &self.config.process;
-        let start = Start {
-            generation,
-            command,
-            process,
-            notify_socket: &notify_path,
-            admin: &admin,
-            lent,
-        };
+        let start = Start { generation, command, process, notify_socket: Some(&notify_path), admin: &admin, lent };
         match start.spawn() {
             Ok(spawned) => {
                 let listen = Task::start(listen(notify, generation, self.owner.clone()));
@@ -294,14 +281,7 @@ impl Edges {
         };
         let Some(child) = self.children.get_mut(&generation) else { return };
         let idle = self.config.drain.idle;
-        let quiesce = Quiesce {
-            generation,
-            root: child.pid,
-            roots,
-            sockets,
-            idle,
-            owner: self.owner.clone(),
-        };
+        let quiesce = Quiesce { generation, root: child.pid, roots, sockets, idle, owner: self.owner.clone() };
         child.quiesce = Some(Task::start(quiesce.run()));
     }
 
@@ -339,29 +319,16 @@ impl Edges {
             .collect()
     }
 
-    fn run_errand(
-        &mut self,
-        generation: Generation,
-        command: &str,
-        reply: oneshot::Sender<Result<Exit, String>>,
-    ) {
+    fn run_errand(&mut self, generation: Generation, command: &str, reply: oneshot::Sender<Result<Exit, String>>) {
         let command = ["/bin/sh", "-c", command].map(OsString::from);
-        let root =
-            self.children.get(&generation).map(|child| child.pid.to_string()).unwrap_or_default();
+        let root = self.children.get(&generation).map(|child| child.pid.to_string()).unwrap_or_default();
         let mut environment = self.config.process.environment.clone();
         environment.push(("ZDR_PID".into(), root.into()));
         let process = Process { environment, ..self.config.process.clone() };
         let admin = self.admin.address().path().to_owned();
-        let notify_socket = std::path::Path::new("/dev/null");
         let lent = Vec::new();
-        let start = Start {
-            generation,
-            command: &command,
-            process: &process,
-            notify_socket,
-            admin: &admin,
-            lent,
-        };
+        let start =
+            Start { generation, command: &command, process: &process, notify_socket: None, admin: &admin, lent };
         match start.spawn() {
             Ok(spawned) => {
                 self.errands.insert(spawned.pid, Errand { generation, reply });
@@ -373,12 +340,8 @@ impl Edges {
     }
 
     fn end_errands(&mut self, generation: Generation) {
-        let late: Vec<i32> = self
-            .errands
-            .iter()
-            .filter(|(_, errand)| errand.generation == generation)
-            .map(|(pid, _)| *pid)
-            .collect();
+        let late: Vec<i32> =
+            self.errands.iter().filter(|(_, errand)| errand.generation == generation).map(|(pid, _)| *pid).collect();
         for pid in late {
             tree::kill(|| processes::tree(pid));
         }
@@ -389,12 +352,7 @@ impl Edges {
         let slots = self.listeners.slots();
         Picture {
             status,
-            listeners: self
-                .listeners
-                .all()
-                .iter()
-                .map(|listener| (listener.clone(), slots))
-                .collect(),
+            listeners: self.listeners.all().iter().map(|listener| (listener.clone(), slots)).collect(),
             roots: self.roots(),
             uptime_secs: (now.duration_since(self.began).as_secs_f64() * 1e3).round() / 1e3,
         }
@@ -431,10 +389,7 @@ fn failed(what: &str, result: io::Result<()>) {
 
 fn log(news: &News) {
     match news {
-        News::Failed { .. }
-        | News::Crashed { .. }
-        | News::Killed { .. }
-        | News::Retrying { .. } => warn!("{news}"),
+        News::Failed { .. } | News::Crashed { .. } | News::Killed { .. } | News::Retrying { .. } => warn!("{news}"),
         News::Verdict(_) => {}
         _ => info!("{news}"),
     }

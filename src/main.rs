@@ -47,15 +47,12 @@ fn main() -> ExitCode {
         Command::Status(args) => commands::told(client::status(&args)),
         Command::Wait(args) => commands::told(client::wait(&args)),
         Command::Events(args) => commands::told(client::events(&args)),
-        Command::List(args) => commands::told(client::list(&args)),
-        Command::Rehearse(args) => {
-            commands::rehearse(*args, matches.subcommand_matches("rehearse"))
-        }
+        Command::List(args) => Ok(client::list(&args)),
+        Command::Rehearse(args) => commands::rehearse(*args, matches.subcommand_matches("rehearse")),
         Command::Completions { shell } => commands::completions(shell),
         Command::SampleServer(args) => commands::sample(args),
     };
-    let (code, sentence) =
-        outcome.map_or_else(|(code, sentence)| (code, Some(sentence)), |code| (code, None));
+    let (code, sentence) = outcome.map_or_else(|(code, sentence)| (code, Some(sentence)), |code| (code, None));
     if let Some(sentence) = sentence {
         let _ = writeln!(io::stderr(), "zdr: {sentence}");
     }

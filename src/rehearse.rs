@@ -1,10 +1,7 @@
 //! The rehearsal: a real zdr, a real load and real reloads, one of them of a bad release, on this machine and in private,
 //! so that what a reload loses is known before production tells. It never touches a supervisor that it did not start.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a rehearsal is a client: it has no part in zdr's one clock"
-)]
+#![expect(clippy::disallowed_methods, reason = "a rehearsal is a client: it has no part in zdr's one clock")]
 
 pub mod load;
 pub mod sample;
@@ -128,13 +125,11 @@ pub fn rehearse(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Table, Rehears
     let status = zdr.status()?;
 
     say("putting load on it");
-    let mut load = Load::start(status.address, &plan.shape())
-        .map_err(|source| RehearseError::Load { source })?;
+    let mut load = Load::start(status.address, &plan.shape()).map_err(|source| RehearseError::Load { source })?;
     if !load.wait_for_answers(1, LATE) {
         let report = load.stop();
         let traces = report.new_connection.traces.iter().chain(&report.keep_alive.traces);
-        let cause =
-            traces.map(ToString::to_string).next().unwrap_or_else(|| "no answer at all".to_owned());
+        let cause = traces.map(ToString::to_string).next().unwrap_or_else(|| "no answer at all".to_owned());
         return Err(RehearseError::NoAnswer { path: plan.path.clone(), cause });
     }
     zdr.watch(STEADY)?;
@@ -149,15 +144,7 @@ pub fn rehearse(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Table, Rehears
 
     let report = load.stop();
     let end = zdr.stop();
-    Ok(Table {
-        command: plan.shown(),
-        address: status.address,
-        planned: plan.reloads,
-        numbered,
-        report,
-        reloads,
-        end,
-    })
+    Ok(Table { command: plan.shown(), address: status.address, planned: plan.reloads, numbered, report, reloads, end })
 }
 
 /// One reload after another; a good release that fails ends the row, since the next would only fail again.
@@ -253,8 +240,7 @@ impl Plan {
 
     /// What `zdr run` is started with. Where to listen is ours to say unless the user has said it in one way or another.
     fn run_arguments(&self, admin: &Path) -> Vec<OsString> {
-        let mut arguments: Vec<OsString> =
-            ["run", "--name", "rehearsal", "--admin"].map(OsString::from).to_vec();
+        let mut arguments: Vec<OsString> = ["run", "--name", "rehearsal", "--admin"].map(OsString::from).to_vec();
         arguments.push(admin.into());
         if !self.says(&["-l", "--listen", "--capture", "-c", "--config"]) {
             arguments.extend(["--listen", "127.0.0.1:0"].map(OsString::from));
@@ -289,9 +275,7 @@ impl Plan {
 
     fn shown(&self) -> String {
         match &self.command {
-            Some(words) => {
-                words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
-            }
+            Some(words) => words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "),
             None if self.is_of_the_sample() => "the sample server".to_owned(),
             None => "the configured command".to_owned(),
         }
@@ -333,9 +317,7 @@ impl fmt::Display for RehearseError {
 impl std::error::Error for RehearseError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Place { source, .. } | Self::Spawn { source, .. } | Self::Load { source } => {
-                Some(source)
-            }
+            Self::Place { source, .. } | Self::Spawn { source, .. } | Self::Load { source } => Some(source),
             _ => None,
         }
     }

@@ -63,10 +63,7 @@ pub fn run(config: Config) -> Result<u8, RunError> {
     signals::block()?;
     reaper::adopt_orphans()?;
     let path = config.admin.clone().unwrap_or_else(|| {
-        admin_socket(
-            &directory(|name| std::env::var_os(name), nix::unistd::geteuid().as_raw()),
-            &config.name,
-        )
+        admin_socket(&directory(|name| std::env::var_os(name), nix::unistd::geteuid().as_raw()), &config.name)
     });
     let admin = AdminAddress::take(&config.name, &path)?;
     let health = config.health.iter().map(HealthAddress::bind).collect::<Result<Vec<_>, _>>()?;
@@ -96,8 +93,7 @@ async fn serve(
         info!(address = %door.address, "answering health questions");
     }
     let channel = mpsc::unbounded_channel();
-    let admin =
-        Admin::start(address, health, HealthPaths(config.health_paths.clone()), &channel.0)?;
+    let admin = Admin::start(address, health, HealthPaths(config.health_paths.clone()), &channel.0)?;
     let mut supervisor = Supervisor::new(config.policy.clone(), config.command.clone());
     let mut edges = Edges::new(config, listeners, admin, channel, now())?;
     let mut event = Event::Boot;

@@ -51,10 +51,8 @@ pub fn check_name(name: &str) -> Result<(), String> {
 /// The name of a supervisor that was given none: its program's.
 pub fn name_for(command: &OsStr) -> String {
     let program = Path::new(command).file_name().and_then(OsStr::to_str).unwrap_or("zdr");
-    let name: String = program
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' })
-        .collect();
+    let name: String =
+        program.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
     let name: String = name.trim_start_matches('.').chars().take(48).collect();
     if name.is_empty() { "zdr".to_owned() } else { name }
 }
@@ -68,10 +66,7 @@ mod tests {
         let with = |set: &[(&str, &str)], uid| {
             let set: Vec<(String, OsString)> =
                 set.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
-            directory(
-                |name| set.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()),
-                uid,
-            )
+            directory(|name| set.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()), uid)
         };
         assert_eq!(with(&[("RUNTIME_DIRECTORY", "/run/app:/run/b")], 0), Path::new("/run/app"));
         assert_eq!(with(&[("XDG_RUNTIME_DIR", "/run/user/5")], 0), Path::new("/run/zdr"));

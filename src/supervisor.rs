@@ -30,6 +30,7 @@ pub use news::News;
 pub use policy::Policy;
 use seats::{Draining, Phase, Request, Serving, Starting, Stop};
 pub use status::{SeatName, State, Status};
+use stopping::refused_because_stopping;
 pub use verdict::{Outcome, Verdict};
 
 /// The state of everything zdr decides about.
@@ -87,18 +88,12 @@ impl Supervisor {
             Event::Restart { ticket } => self.restart(ticket, now),
             Event::Stop { ticket } => self.stop(ticket, now),
             Event::Spawned { generation, pid } => self.spawned(generation, pid),
-            Event::SpawnFailed { generation, why, code } => {
-                self.spawn_failed(generation, &why, code, now)
-            }
+            Event::SpawnFailed { generation, why, code } => self.spawn_failed(generation, &why, code, now),
             Event::NotReady { generation, answer } => self.not_ready(generation, answer),
             Event::Ready { generation } => self.ready(generation, now),
-            Event::Connections { generation, open, busy } => {
-                self.connections(generation, open, busy)
-            }
+            Event::Connections { generation, open, busy } => self.connections(generation, open, busy),
             Event::Quiet { generation } => self.quiet(generation, now),
-            Event::Exited { generation, exit, waiting } => {
-                self.exited(generation, exit, waiting, now)
-            }
+            Event::Exited { generation, exit, waiting } => self.exited(generation, exit, waiting, now),
             Event::Elapsed => self.elapsed(now),
         }
         self.exit_if_nobody_is_left();
@@ -107,15 +102,9 @@ impl Supervisor {
 
     /// A reload starts a new generation beside the old one. Asked for while one is starting, it is remembered and runs
     /// next; several become one, the last command wins, and everybody gets the verdict.
-    fn reload(
-        &mut self,
-        ticket: Ticket,
-        command: Option<Vec<OsString>>,
-        until: Until,
-        now: Instant,
-    ) {
+    fn reload(&mut self, ticket: Ticket, command: Option<Vec<OsString>>, until: Until, now: Instant) {
         if self.stop.is_some() {
-            return self.answer(vec![ticket], &self.refused_because_stopping());
+            return self.answer(vec![ticket], &refused_because_stopping());
         }
         self.next.get_or_insert_default().join(ticket, until, command);
         self.run_next(now);
@@ -155,15 +144,11 @@ impl Supervisor {
 
     /// The new generation is probed until it is ready.
     fn spawned(&mut self, generation: Generation, pid: i32) {
-        if let Some(starting) =
-            self.starting.as_mut().filter(|starting| starting.generation == generation)
-        {
+        if let Some(starting) = self.starting.as_mut().filter(|starting| starting.generation == generation) {
             starting.pid = Some(pid);
             self.tell(News::Spawned { generation, pid });
             self.actions.push(Action::Probe(generation));
-        } else if let Some(finisher) =
-            self.draining.iter_mut().find(|draining| draining.generation == generation)
-        {
+        } else if let Some(finisher) = self.draining.iter_mut().find(|draining| draining.generation == generation) {
             finisher.pid = Some(pid);
             self.tell(News::Spawned { generation, pid });
             self.actions.push(Action::Quiesce(generation));
@@ -171,9 +156,7 @@ impl Supervisor {
     }
 
     fn not_ready(&mut self, generation: Generation, answer: String) {
-        let Some(starting) =
-            self.starting.as_mut().filter(|starting| starting.generation == generation)
-        else {
+        let Some(starting) = self.starting.as_mut().filter(|starting| starting.generation == generation) else {
             return;
         };
         if starting.last_answer.as_ref() != Some(&answer) {
@@ -184,9 +167,8 @@ impl Supervisor {
 
     /// Ready: new connections go to it, the old one drains, and whoever asked is told.
     fn ready(&mut self, generation: Generation, now: Instant) {
-        let Some(Starting { pid: Some(pid), command, askers, since, .. }) = self
-            .starting
-            .take_if(|starting| starting.generation == generation && starting.pid.is_some())
+        let Some(Starting { pid: Some(pid), command, askers, since, .. }) =
+            self.starting.take_if(|starting| starting.generation == generation && starting.pid.is_some())
         else {
             return;
         };
@@ -197,19 +179,13 @@ impl Supervisor {
         self.tell(News::Serving { generation, after });
         let old = self.serving.replace(Serving { generation, pid, command, since: now });
         self.quiesce_the_warm(now);
-        let (patient, prompt) =
-            askers.into_iter().partition::<Vec<_>, _>(|(_, until)| *until == Until::Drained);
+        let (patient, prompt) = askers.into_iter().partition::<Vec<_>, _>(|(_, until)| *until == Until::Drained);
         let mut due = tickets(prompt);
         match old {
             Some(old) => self.keep_warm(old, tickets(patient), now),
             None => due.extend(tickets(patient)),
         }
-        self.settle(
-            due,
-            Outcome::Done,
-            generation,
-            format!("generation {generation} serves after {after:.1?}"),
-        );
+        self.settle(due, Outcome::Done, generation, format!("generation {generation} serves after {after:.1?}"));
         self.run_next(now);
     }
 
@@ -242,9 +218,7 @@ impl Supervisor {
     /// Quiet: only now is it asked to finish.
     fn quiet(&mut self, generation: Generation, now: Instant) {
         let kill_by = now + self.policy.drain_timeout;
-        let Some(draining) =
-            self.draining.iter_mut().find(|draining| draining.generation == generation)
-        else {
+        let Some(draining) = self.draining.iter_mut().find(|draining| draining.generation == generation) else {
             return;
         };
         if matches!(draining.phase, Phase::Quiescing { .. }) {
@@ -256,22 +230,13 @@ impl Supervisor {
 
     /// A main process has ended; what that means depends on its seat.
     fn exited(&mut self, generation: Generation, exit: Exit, waiting: usize, now: Instant) {
-        if let Some(starting) = self.starting.take_if(|starting| starting.generation == generation)
-        {
+        if let Some(starting) = self.starting.take_if(|starting| starting.generation == generation) {
             self.kill_and_release(generation);
-            let answer = starting
-                .last_answer
-                .as_ref()
-                .map(|answer| format!(": {answer}"))
-                .unwrap_or_default();
+            let answer = starting.last_answer.as_ref().map(|answer| format!(": {answer}")).unwrap_or_default();
             self.give_up(starting, &format!("{exit} before it was ready{answer}"), now);
-        } else if let Some(serving) =
-            self.serving.take_if(|serving| serving.generation == generation)
-        {
+        } else if let Some(serving) = self.serving.take_if(|serving| serving.generation == generation) {
             self.crashed(serving, exit, waiting, now);
-        } else if let Some(at) =
-            self.draining.iter().position(|draining| draining.generation == generation)
-        {
+        } else if let Some(at) = self.draining.iter().position(|draining| draining.generation == generation) {
             let draining = self.draining.swap_remove(at);
             self.ended(draining, exit, waiting, now);
         }
@@ -294,19 +259,10 @@ impl Supervisor {
             return;
         }
         let (outcome, newest, who) = match &self.serving {
-            Some(serving) => (
-                Outcome::Done,
-                serving.generation,
-                format!("generation {} serves", serving.generation),
-            ),
+            Some(serving) => (Outcome::Done, serving.generation, format!("generation {} serves", serving.generation)),
             None => (Outcome::Failed, generation, "nothing serves".to_owned()),
         };
-        self.settle(
-            draining.watchers,
-            outcome,
-            newest,
-            format!("{who} and generation {generation} is gone"),
-        );
+        self.settle(draining.watchers, outcome, newest, format!("{who} and generation {generation} is gone"));
     }
 
     /// When `handle` wants to be told that time has passed.
@@ -327,16 +283,12 @@ impl Supervisor {
         if let Some(starting) = self.starting.take_if(|starting| starting.ready_by <= now) {
             self.not_ready_in_time(starting, now);
         }
-        if self
-            .draining
-            .iter()
-            .any(|draining| matches!(draining.phase, Phase::Warm { until } if until <= now))
-        {
+        if self.draining.iter().any(|draining| matches!(draining.phase, Phase::Warm { until } if until <= now)) {
             self.quiesce_the_warm(now);
         }
-        let (due, later) = mem::take(&mut self.draining).into_iter().partition(|draining| {
-            draining.phase.deadline().is_some_and(|deadline| deadline <= now)
-        });
+        let (due, later) = mem::take(&mut self.draining)
+            .into_iter()
+            .partition(|draining| draining.phase.deadline().is_some_and(|deadline| deadline <= now));
         self.draining = later;
         for draining in due {
             self.out_of_time(draining, now);
@@ -363,10 +315,7 @@ impl Supervisor {
             self.actions.push(Action::Signal(generation));
             self.tell(News::Signalled { generation });
         } else {
-            let reason = format!(
-                "it had not ended {} after the signal",
-                format_duration(self.policy.drain_timeout)
-            );
+            let reason = format!("it had not ended {} after the signal", format_duration(self.policy.drain_timeout));
             self.kill(draining, &reason);
         }
     }
@@ -378,13 +327,7 @@ impl Supervisor {
         self.draining.push(Draining { phase: Phase::Killed, ..draining });
     }
 
-    fn settle(
-        &mut self,
-        tickets: Vec<Ticket>,
-        outcome: Outcome,
-        generation: Generation,
-        reason: String,
-    ) {
+    fn settle(&mut self, tickets: Vec<Ticket>, outcome: Outcome, generation: Generation, reason: String) {
         let verdict = Verdict { outcome, generation: Some(generation), reason };
         if !tickets.is_empty() {
             self.tell(News::Verdict(verdict.clone()));
@@ -394,8 +337,7 @@ impl Supervisor {
     }
 
     fn answer(&mut self, tickets: Vec<Ticket>, verdict: &Verdict) {
-        self.actions
-            .extend(tickets.into_iter().map(|ticket| Action::Answer(ticket, verdict.clone())));
+        self.actions.extend(tickets.into_iter().map(|ticket| Action::Answer(ticket, verdict.clone())));
     }
 
     fn tell(&mut self, news: News) {

@@ -62,35 +62,24 @@ impl Url {
     pub fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = split_scheme(text)?;
         if rest.contains('#') {
-            return Err(
-                "a fragment is never sent to a server; take out the part from # on".to_owned()
-            );
+            return Err("a fragment is never sent to a server; take out the part from # on".to_owned());
         }
         if let Some(socket) = rest.strip_prefix("unix:").filter(|after| after.starts_with('/')) {
             return parse_unix(scheme, socket);
         }
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         if authority.contains('@') {
-            return Err(
-                "user and password cannot be sent by a probe; take out the part up to @".to_owned()
-            );
+            return Err("user and password cannot be sent by a probe; take out the part up to @".to_owned());
         }
         let (host, port) = split_port(authority)?;
         let port = port.map_or(Ok(scheme.default_port()), parse_port)?;
-        Ok(Self {
-            scheme,
-            host: check_host(host)?,
-            port,
-            unix_path: None,
-            path_and_query: check_path(path)?,
-        })
+        Ok(Self { scheme, host: check_host(host)?, port, unix_path: None, path_and_query: check_path(path)? })
     }
 
     /// What the Host header says: IPv6 in brackets, the scheme's own port left out.
     #[must_use]
     pub fn authority(&self) -> String {
-        let host =
-            if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         if self.unix_path.is_some() || self.port == self.scheme.default_port() {
             host
         } else {
@@ -112,10 +101,7 @@ impl fmt::Display for Url {
 
 fn split_scheme(text: &str) -> Result<(Scheme, &str), String> {
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(format!(
-            "`{}` does not begin with http:// or https://; write it in front",
-            without_login(text)
-        ));
+        return Err(format!("`{}` does not begin with http:// or https://; write it in front", without_login(text)));
     };
     if scheme.eq_ignore_ascii_case("http") {
         Ok((Scheme::Http, rest))
@@ -137,28 +123,19 @@ fn parse_unix(scheme: Scheme, text: &str) -> Result<Url, String> {
     }
     let (socket, path) = text.split_once(':').unwrap_or((text, ""));
     if socket.contains('?') {
-        return Err(
-            "the query stands before the request path; write unix:/socket:/path?query".to_owned()
-        );
+        return Err("the query stands before the request path; write unix:/socket:/path?query".to_owned());
     }
     if socket.ends_with('/') {
-        return Err(format!(
-            "`{socket}` is a directory, not a Unix socket; write the whole path of the socket"
-        ));
+        return Err(format!("`{socket}` is a directory, not a Unix socket; write the whole path of the socket"));
     }
     if socket.contains('\0') {
         return Err("the path of a Unix socket cannot hold a NUL; take it out".to_owned());
     }
     if socket.len() > UNIX_PATH_MAX {
-        return Err(format!(
-            "the Unix socket's path has {} bytes; use one of at most {UNIX_PATH_MAX}",
-            socket.len()
-        ));
+        return Err(format!("the Unix socket's path has {} bytes; use one of at most {UNIX_PATH_MAX}", socket.len()));
     }
     if !path.is_empty() && !path.starts_with(['/', '?']) {
-        return Err(format!(
-            "`{path}` after the Unix socket does not begin with /; write unix:{socket}:/{path}"
-        ));
+        return Err(format!("`{path}` after the Unix socket does not begin with /; write unix:{socket}:/{path}"));
     }
     Ok(Url {
         scheme,
@@ -172,13 +149,12 @@ fn parse_unix(scheme: Scheme, text: &str) -> Result<Url, String> {
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), String> {
     if !authority.starts_with('[') {
         return match authority.split_once(':') {
-            Some((_, port)) if port.contains(':') => Err(format!(
-                "`{authority}` has more than one colon; write an IPv6 address in brackets, as in [::1]:80"
-            )),
-            Some(("unix", port)) if port.parse::<u64>().is_err() => Err(
-                "the path of a Unix socket is not absolute; write http://unix:/run/x.sock:/path"
-                    .to_owned(),
-            ),
+            Some((_, port)) if port.contains(':') => {
+                Err(format!("`{authority}` has more than one colon; write an IPv6 address in brackets, as in [::1]:80"))
+            }
+            Some(("unix", port)) if port.parse::<u64>().is_err() => {
+                Err("the path of a Unix socket is not absolute; write http://unix:/run/x.sock:/path".to_owned())
+            }
             Some((host, port)) => Ok((host, Some(port))),
             None => Ok((authority, None)),
         };
@@ -199,9 +175,7 @@ fn parse_port(text: &str) -> Result<u16, String> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match text.parse::<u16>() {
         Ok(port) if digits && port > 0 => Ok(port),
-        _ if text.is_empty() => {
-            Err("the port after the colon is missing; write one or take out the colon".to_owned())
-        }
+        _ if text.is_empty() => Err("the port after the colon is missing; write one or take out the colon".to_owned()),
         _ => Err(format!("port `{text}` is not a number from 1 to 65535; write one that is")),
     }
 }
@@ -213,9 +187,7 @@ fn check_host(host: &str) -> Result<String, String> {
     if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return match inner.parse::<Ipv6Addr>() {
             Ok(address) => Ok(address.to_string()),
-            Err(_) => Err(format!(
-                "`{inner}` is not an IPv6 address; write one without a zone, as in [::1]"
-            )),
+            Err(_) => Err(format!("`{inner}` is not an IPv6 address; write one without a zone, as in [::1]")),
         };
     }
     if !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
@@ -225,9 +197,7 @@ fn check_host(host: &str) -> Result<String, String> {
     }
     let only_numbers = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     if only_numbers && host.parse::<Ipv4Addr>().is_err() {
-        return Err(format!(
-            "`{host}` is not an IPv4 address; write all four numbers, as in 127.0.0.1"
-        ));
+        return Err(format!("`{host}` is not an IPv4 address; write all four numbers, as in 127.0.0.1"));
     }
     Ok(host.to_owned())
 }

@@ -106,13 +106,8 @@ impl Setup {
     /// Starts it, and waits for nothing.
     pub fn begin(self) -> Zdr {
         let log = fs::File::create(self.folder.path().join("log")).expect("a log file");
-        let child = self
-            .command_line()
-            .stderr(log)
-            .stdout(Stdio::null())
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("zdr starts");
+        let child =
+            self.command_line().stderr(log).stdout(Stdio::null()).stdin(Stdio::null()).spawn().expect("zdr starts");
         Zdr { folder: self.folder, child }
     }
 
@@ -158,19 +153,12 @@ impl Zdr {
     /// Starts a client command and lets it run.
     pub fn client_in_background(&self, arguments: &[impl ToString + Debug]) -> Child {
         let mut command = self.client_command(arguments);
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("a client command starts")
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a client command starts")
     }
 
     fn client_command(&self, arguments: &[impl ToString + Debug]) -> Command {
         let mut command = Command::new(ZDR);
-        command
-            .args(arguments.iter().map(ToString::to_string))
-            .env("ZDR_ADMIN", self.admin())
-            .stdin(Stdio::null());
+        command.args(arguments.iter().map(ToString::to_string)).env("ZDR_ADMIN", self.admin()).stdin(Stdio::null());
         command
     }
 
@@ -179,16 +167,13 @@ impl Zdr {
     }
 
     pub fn reload_to(&self, command: &[impl ToString]) -> Told {
-        let words = ["reload".to_owned(), "--".to_owned()]
-            .into_iter()
-            .chain(command.iter().map(ToString::to_string));
+        let words = ["reload".to_owned(), "--".to_owned()].into_iter().chain(command.iter().map(ToString::to_string));
         self.client(&words.collect::<Vec<_>>())
     }
 
     pub fn status(&self) -> Value {
         let told = self.client(&["status", "--json"]);
-        serde_json::from_str(&told.out)
-            .unwrap_or_else(|error| panic!("{error}: {told:?}\n{}", self.log()))
+        serde_json::from_str(&told.out).unwrap_or_else(|error| panic!("{error}: {told:?}\n{}", self.log()))
     }
 
     /// Waits until the status is as wanted.
@@ -212,10 +197,7 @@ impl Zdr {
     /// Where the first listener is.
     pub fn address(&self) -> SocketAddr {
         let status = self.status();
-        status["listeners"][0]["address"]
-            .as_str()
-            .and_then(|text| text.parse().ok())
-            .expect("an address")
+        status["listeners"][0]["address"].as_str().and_then(|text| text.parse().ok()).expect("an address")
     }
 
     /// The body of a GET of this path on a new connection.
@@ -225,8 +207,7 @@ impl Zdr {
 
     /// A raw exchange over the admin socket: everything that comes back until it is closed.
     pub fn ask_raw(&self, request: &str) -> String {
-        let mut stream = std::os::unix::net::UnixStream::connect(self.admin())
-            .expect("the admin socket answers");
+        let mut stream = std::os::unix::net::UnixStream::connect(self.admin()).expect("the admin socket answers");
         stream.set_read_timeout(Some(DEADLINE)).expect("a time limit");
         stream.write_all(request.as_bytes()).expect("the request is sent");
         let mut answer = Vec::new();
@@ -267,11 +248,7 @@ impl Drop for Zdr {
 impl From<Output> for Told {
     fn from(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Self {
-            code: output.status.code().unwrap_or(-1),
-            out: text(output.stdout),
-            error: text(output.stderr),
-        }
+        Self { code: output.status.code().unwrap_or(-1), out: text(output.stdout), error: text(output.stderr) }
     }
 }
 

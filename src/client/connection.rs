@@ -76,18 +76,10 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nobody { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
-                write!(
-                    f,
-                    "not allowed to talk to {}: run this as the user that runs zdr",
-                    path.display()
-                )
+                write!(f, "not allowed to talk to {}: run this as the user that runs zdr", path.display())
             }
             Self::Nobody { path, source } => {
-                write!(
-                    f,
-                    "no supervisor answers at {}: {source}; `zdr list` shows who runs here",
-                    path.display()
-                )
+                write!(f, "no supervisor answers at {}: {source}; `zdr list` shows who runs here", path.display())
             }
             Self::NoneHere { directory } => write!(
                 f,
@@ -95,17 +87,11 @@ impl fmt::Display for ClientError {
                 directory.display()
             ),
             Self::Several { names } => {
-                write!(
-                    f,
-                    "several supervisors run here; choose one by --name: {}",
-                    names.join(", ")
-                )
+                write!(f, "several supervisors run here; choose one by --name: {}", names.join(", "))
             }
             Self::Refused(why) => f.write_str(why),
             Self::Ended => f.write_str("the supervisor ended before it answered"),
-            Self::TimedOut => {
-                f.write_str("no verdict in the time given; it goes on, `zdr status` shows how")
-            }
+            Self::TimedOut => f.write_str("no verdict in the time given; it goes on, `zdr status` shows how"),
             Self::NotServing { limit, state } => {
                 write!(f, "nothing served within {}: {state}", format_duration(*limit))
             }
@@ -125,22 +111,14 @@ impl std::error::Error for ClientError {
 
 impl Connection {
     pub(super) fn open(path: &Path) -> Result<Self, ClientError> {
-        let stream = UnixStream::connect(path)
-            .map_err(|source| ClientError::Nobody { path: path.to_owned(), source })?;
+        let stream =
+            UnixStream::connect(path).map_err(|source| ClientError::Nobody { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), reader: BufReader::new(stream) })
     }
 
     /// Sends the question and reads the head of the answer; one that is no success is an error with its words.
-    pub(super) fn ask(
-        &mut self,
-        method: &str,
-        target: &str,
-        body: &str,
-    ) -> Result<(), ClientError> {
-        let head = format!(
-            "{method} {target} HTTP/1.0\r\nHost: zdr\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
+    pub(super) fn ask(&mut self, method: &str, target: &str, body: &str) -> Result<(), ClientError> {
+        let head = format!("{method} {target} HTTP/1.0\r\nHost: zdr\r\nContent-Length: {}\r\n\r\n", body.len());
         let broken = |source| ClientError::Nobody { path: self.path.clone(), source };
         let sent = self.reader.get_mut().write_all(format!("{head}{body}").as_bytes());
         sent.map_err(broken)?;
@@ -167,9 +145,7 @@ impl Connection {
         match self.reader.read_line(&mut line) {
             Ok(0) => Ok(None),
             Ok(_) => Ok(Some(line.trim_end().to_owned())),
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
-            {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 Err(ClientError::TimedOut)
             }
             Err(_) => Ok(None),

@@ -29,8 +29,7 @@ impl Progress {
         let Some(message) = told["message"].as_str().filter(|_| !bad_verdict) else {
             return self.finish_line();
         };
-        let passing =
-            self.terminal && (told["event"] == "not_ready" || told["event"] == "draining");
+        let passing = self.terminal && (told["event"] == "not_ready" || told["event"] == "draining");
         let start = if self.unfinished { "\r\x1b[K" } else { "" };
         let end = if passing { "" } else { "\n" };
         self.unfinished = passing;
@@ -48,23 +47,14 @@ impl Progress {
 /// `2026-11-21T10:00:00.123Z  generation 2 serves after 0.1s`.
 pub(super) fn one_line(data: &str) -> String {
     let told: Value = serde_json::from_str(data).unwrap_or_default();
-    format!(
-        "{}  {}",
-        told["time"].as_str().unwrap_or_default(),
-        told["message"].as_str().unwrap_or(data)
-    )
+    format!("{}  {}", told["time"].as_str().unwrap_or_default(), told["message"].as_str().unwrap_or(data))
 }
 
 /// One supervisor on one line.
 pub(super) fn list_line(status: &Value) -> String {
-    let generation =
-        serving(status).map(|generation| format!("generation {generation}")).unwrap_or_default();
-    let line = format!(
-        "{:<16} {:<10} pid {:<8} {generation}",
-        text(status, "name"),
-        text(status, "state"),
-        status["pid"]
-    );
+    let generation = serving(status).map(|generation| format!("generation {generation}")).unwrap_or_default();
+    let line =
+        format!("{:<16} {:<10} pid {:<8} {generation}", text(status, "name"), text(status, "state"), status["pid"]);
     line.trim_end().to_owned()
 }
 
@@ -81,8 +71,7 @@ pub(super) fn status_text(status: &Value) -> String {
         status["pid"]
     );
     let rows = status["generations"].as_array().into_iter().flatten().map(|seat| {
-        let command: Vec<&str> =
-            seat["command"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let command: Vec<&str> = seat["command"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         [
             format!("  generation {}", seat["generation"]),
             text(seat, "seat").to_owned(),
@@ -100,11 +89,7 @@ pub(super) fn status_text(status: &Value) -> String {
         ]
     });
     write_table(&mut out, rows.collect());
-    let _ = writeln!(
-        out,
-        "  {} connections, {} with a request in flight",
-        status["connections"], status["in_flight"]
-    );
+    let _ = writeln!(out, "  {} connections, {} with a request in flight", status["connections"], status["in_flight"]);
     if let Some(reason) = status["last_verdict"]["reason"].as_str() {
         let _ = writeln!(out, "  last: {reason}");
     }
@@ -112,13 +97,11 @@ pub(super) fn status_text(status: &Value) -> String {
 }
 
 fn write_table<const N: usize>(out: &mut String, rows: Vec<[String; N]>) {
-    let width =
-        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
     for row in rows {
-        let line: String =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
-        let _ = writeln!(out, "{}", line.trim_end());
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
     }
 }
 

@@ -44,34 +44,17 @@ impl Admin {
         owner: &Owner,
     ) -> std::io::Result<Self> {
         let (story, _) = broadcast::channel(STORY);
-        let routes = Routes {
-            owner: owner.clone(),
-            story: story.clone(),
-            paths,
-            name: address.name().to_owned(),
-        };
+        let routes = Routes { owner: owner.clone(), story: story.clone(), paths, name: address.name().to_owned() };
         let uid = nix::unistd::geteuid().as_raw();
-        let limits =
-            Limits { connections: 256, head_time: Duration::from_secs(5), ..Limits::default() };
+        let limits = Limits { connections: 256, head_time: Duration::from_secs(5), ..Limits::default() };
         let admin = routes.clone();
         let mut servers =
-            vec![Task::start(serve(address.door()?, limits, Some(uid), move |asked| {
-                admin.clone().admin(asked)
-            }))];
+            vec![Task::start(serve(address.door()?, limits, Some(uid), move |asked| admin.clone().admin(asked)))];
         for door in health {
             let routes = routes.clone();
-            servers.push(Task::start(serve(door.door()?, limits, None, move |asked| {
-                routes.clone().health(asked)
-            })));
+            servers.push(Task::start(serve(door.door()?, limits, None, move |asked| routes.clone().health(asked))));
         }
-        Ok(Self {
-            address,
-            story,
-            told: 0,
-            waiting: HashMap::new(),
-            newest: Ticket(0),
-            _servers: servers,
-        })
+        Ok(Self { address, story, told: 0, waiting: HashMap::new(), newest: Ticket(0), _servers: servers })
     }
 
     /// Where the admin socket is.

@@ -39,8 +39,8 @@ pub struct Start<'a> {
     pub command: &'a [OsString],
     /// Directory and environment.
     pub process: &'a Process,
-    /// Where it sends READY=1.
-    pub notify_socket: &'a Path,
+    /// Where it sends READY=1, if it is to.
+    pub notify_socket: Option<&'a Path>,
     /// Where its zdr can be asked.
     pub admin: &'a Path,
     /// Its sockets.
@@ -81,9 +81,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ZeroByte(text) => write!(f, "`{}` has a zero byte", text.to_string_lossy()),
-            Self::Spawn { directory: Some(directory), source, .. }
-                if source.step == Step::Directory =>
-            {
+            Self::Spawn { directory: Some(directory), source, .. } if source.step == Step::Directory => {
                 write!(f, "`{}`: {source}", directory.to_string_lossy())
             }
             Self::Spawn { program, source, .. } => {
@@ -105,12 +103,10 @@ impl std::error::Error for StartError {
 impl Start<'_> {
     /// Executes it.
     pub fn spawn(&self) -> Result<Spawned, StartError> {
-        let arguments: Vec<OsString> =
-            self.command.iter().map(|argument| self.fill_in(argument)).collect();
+        let arguments: Vec<OsString> = self.command.iter().map(|argument| self.fill_in(argument)).collect();
         let environment = self.environment(std::env::vars_os());
-        let variable = |name: &str| {
-            environment.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone())
-        };
+        let variable =
+            |name: &str| environment.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         let path = variable("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
         let name = arguments.first().cloned().unwrap_or_default();
         let pairs = environment.iter().map(|(key, value)| {
@@ -121,36 +117,21 @@ impl Start<'_> {
         });
         let program = Program {
             candidates: candidates(&name, &path),
-            arguments: arguments
-                .iter()
-                .map(|argument| c_string(argument))
-                .collect::<Result<_, _>>()?,
+            arguments: arguments.iter().map(|argument| c_string(argument)).collect::<Result<_, _>>()?,
             environment: pairs.map(|pair| c_string(&pair)).collect::<Result<_, _>>()?,
-            directory: self
-                .process
-                .directory
-                .as_ref()
-                .map(|directory| c_string(directory.as_os_str()))
-                .transpose()?,
+            directory: self.process.directory.as_ref().map(|directory| c_string(directory.as_os_str())).transpose()?,
             descriptors: self.lent.iter().map(|lent| lent.socket).collect::<Vec<BorrowedFd<'_>>>(),
             listen_pid: !self.lent.is_empty(),
         };
         spawn(&program).map_err(|source| StartError::Spawn {
             program: name,
-            directory: self
-                .process
-                .directory
-                .as_ref()
-                .map(|directory| directory.clone().into_os_string()),
+            directory: self.process.directory.as_ref().map(|directory| directory.clone().into_os_string()),
             source,
         })
     }
 
     /// Ours, less what was meant for us, with the user's, with the sockets in every dialect (LISTEN_PID comes last).
-    fn environment(
-        &self,
-        ours: impl Iterator<Item = (OsString, OsString)>,
-    ) -> Vec<(OsString, OsString)> {
+    fn environment(&self, ours: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
         let mut environment: Vec<(OsString, OsString)> =
             ours.filter(|(key, _)| !NOT_PASSED_ON.iter().any(|name| key == name)).collect();
         let mut set = |key: OsString, value: OsString| {
@@ -161,8 +142,7 @@ impl Start<'_> {
             set(key.clone(), self.fill_in(value));
         }
         if !self.lent.is_empty() {
-            let names: Vec<&str> =
-                self.lent.iter().map(|lent| lent.listener.name.as_str()).collect();
+            let names: Vec<&str> = self.lent.iter().map(|lent| lent.listener.name.as_str()).collect();
             set("LISTEN_FDS".into(), self.lent.len().to_string().into());
             set("LISTEN_FDNAMES".into(), names.join(":").into());
             set("SERVER_STARTER_PORT".into(), self.server_starter_port().into());
@@ -172,7 +152,9 @@ impl Start<'_> {
                 set(format!("EINHORN_FD_{position}").into(), (3 + position).to_string().into());
             }
         }
-        set("NOTIFY_SOCKET".into(), self.notify_socket.as_os_str().to_owned());
+        if let Some(path) = self.notify_socket {
+            set("NOTIFY_SOCKET".into(), path.as_os_str().to_owned());
+        }
         set("ZDR_GENERATION".into(), self.generation.to_string().into());
         set("ZDR_INSTANCE".into(), "1".into());
         set("ZDR_ADMIN".into(), self.admin.as_os_str().to_owned());
@@ -200,8 +182,7 @@ impl Start<'_> {
             filled.extend_from_slice(&rest[..open]);
             rest = &rest[open..];
             let close = rest.iter().position(|byte| *byte == b'}');
-            let meant = close
-                .and_then(|close| self.placeholder(std::str::from_utf8(&rest[1..close]).ok()?));
+            let meant = close.and_then(|close| self.placeholder(std::str::from_utf8(&rest[1..close]).ok()?));
             let used = if meant.is_some() { close.map_or(1, |close| close + 1) } else { 1 };
             filled.extend_from_slice(meant.as_deref().map_or(&rest[..1], str::as_bytes));
             rest = &rest[used..];
@@ -219,9 +200,9 @@ impl Start<'_> {
             ("generation", None) => Some(self.generation.to_string()),
             ("instance", None) => Some("1".to_owned()),
             ("fd", _) => lent.map(|(position, _)| (3 + position).to_string()),
-            ("port", _) => lent
-                .and_then(|(_, lent)| lent.listener.address.socket())
-                .map(|socket| socket.port().to_string()),
+            ("port", _) => {
+                lent.and_then(|(_, lent)| lent.listener.address.socket()).map(|socket| socket.port().to_string())
+            }
             ("address", _) => lent.map(|(_, lent)| lent.listener.address.to_string()),
             _ => None,
         }
@@ -241,18 +222,15 @@ mod tests {
 
     #[test]
     fn placeholders_are_filled_in_and_other_braces_are_left_alone() {
-        let listeners = [
-            Listener::parse("web=127.0.0.1:80", "").unwrap(),
-            Listener::parse("api=[::1]:81", "").unwrap(),
-        ];
+        let listeners =
+            [Listener::parse("web=127.0.0.1:80", "").unwrap(), Listener::parse("api=[::1]:81", "").unwrap()];
         let file = std::fs::File::open("/dev/null").unwrap();
-        let lent =
-            listeners.iter().map(|listener| Lent { listener, socket: file.as_fd() }).collect();
+        let lent = listeners.iter().map(|listener| Lent { listener, socket: file.as_fd() }).collect();
         let start = Start {
             generation: Generation(7),
             command: &[],
             process: &Process::default(),
-            notify_socket: Path::new("/n"),
+            notify_socket: Some(Path::new("/n")),
             admin: Path::new("/a"),
             lent,
         };
@@ -268,15 +246,11 @@ mod tests {
             assert_eq!(start.fill_in(OsStr::new(given)), filled);
         }
         assert_eq!(start.server_starter_port(), "127.0.0.1:80=3;[::1]:81=4");
-        let parent = [("NOTIFY_SOCKET", "/systemd"), ("LISTEN_PID", "1"), ("HOME", "/h")]
-            .map(|(k, v)| (k.into(), v.into()));
+        let parent =
+            [("NOTIFY_SOCKET", "/systemd"), ("LISTEN_PID", "1"), ("HOME", "/h")].map(|(k, v)| (k.into(), v.into()));
         let environment = start.environment(parent.into_iter());
-        let value = |name: &str| {
-            environment
-                .iter()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value.to_str().unwrap())
-        };
+        let value =
+            |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_str().unwrap());
         assert_eq!(value("LISTEN_FDNAMES"), Some("web:api"));
         assert_eq!(value("NOTIFY_SOCKET"), Some("/n"));
         assert_eq!(value("LISTEN_PID"), None);

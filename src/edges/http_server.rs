@@ -206,8 +206,7 @@ where
     F: Fn(Asked) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Answer> + Send + 'static,
 {
-    let service =
-        service_fn(move |request| respond(request, limits, Arc::clone(&seat), answer.clone()));
+    let service = service_fn(move |request| respond(request, limits, Arc::clone(&seat), answer.clone()));
     let outcome = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_time)
@@ -215,8 +214,7 @@ where
         .max_buf_size(limits.head_bytes.max(HYPER_LEAST_BUFFER))
         .serve_connection(TokioIo::new(&mut socket), service)
         .await;
-    let last_words =
-        outcome.err().filter(|_| socket.owes_an_answer()).and_then(|error| last_words(&error));
+    let last_words = outcome.err().filter(|_| socket.owes_an_answer()).and_then(|error| last_words(&error));
     part(socket, last_words).await;
 }
 

@@ -7,9 +7,10 @@
 mod error;
 mod make;
 
+use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub use error::ListenError;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -20,17 +21,22 @@ use super::kernel::sockopt::{accept_queue, receive_queue};
 use crate::address::{Address, Listener};
 use crate::supervisor::{Generation, Place};
 
+/// How many probes are remembered: more than can wait in a queue while one generation starts.
+const PROBES: usize = 64;
+
 /// Every listener with its slots.
 #[derive(Debug)]
 pub struct Listeners {
-    listeners: Vec<Listener>,
+    all: Vec<Listener>,
     slots: Vec<Slot>,
     /// The slot that new connections go to.
     steered: usize,
+    /// Where the last probes came from: they are nobody's loss.
+    probes: VecDeque<SocketAddr>,
 }
 
 /// One socket of every listener, in the listeners' order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slot {
     sockets: Vec<OwnedFd>,
     /// Who it is lent to: more than one only while a dead one is not yet reaped.
@@ -58,16 +64,14 @@ pub struct Aimed {
 impl Listeners {
     /// Binds every listener, with two slots each, so that what could fail at the first reload fails now.
     pub fn bind(asked: &[Listener]) -> Result<Self, ListenError> {
-        let mut listeners =
-            Self { listeners: Vec::new(), slots: vec![Slot::default()], steered: 0 };
+        let mut listeners = Self { all: Vec::new(), slots: vec![Slot::default()], steered: 0, probes: VecDeque::new() };
         for listener in asked {
             let (socket, address) = make::first(listener)?;
             let listener = Listener { address, ..listener.clone() };
             let steering = Steering { serving: 0, probe: None };
-            steer(socket.as_fd(), steering)
-                .map_err(|source| ListenError::steer(&listener, source))?;
+            steer(socket.as_fd(), steering).map_err(|source| ListenError::steer(&listener, source))?;
             listeners.slots[0].sockets.push(socket);
-            listeners.listeners.push(listener);
+            listeners.all.push(listener);
         }
         listeners.add_slot()?;
         Ok(listeners)
@@ -75,7 +79,7 @@ impl Listeners {
 
     /// The listeners, with the ports that the kernel chose.
     pub fn all(&self) -> &[Listener] {
-        &self.listeners
+        &self.all
     }
 
     /// How many slots there are.
@@ -84,11 +88,7 @@ impl Listeners {
     }
 
     /// Lends a generation its slot: a free one, the steered one, or that of a generation that died.
-    pub fn lend(
-        &mut self,
-        generation: Generation,
-        place: Place,
-    ) -> Result<Vec<Lent<'_>>, ListenError> {
+    pub fn lend(&mut self, generation: Generation, place: Place) -> Result<Vec<Lent<'_>>, ListenError> {
         let slot = match place {
             Place::Steered => self.steered,
             Place::Of(dead) => self.slot_of(dead).unwrap_or(self.steered),
@@ -96,12 +96,12 @@ impl Listeners {
         };
         self.slots[slot].users.push(generation);
         let slot = &self.slots[slot];
-        for (listener, socket) in self.listeners.iter().zip(&slot.sockets) {
+        for (listener, socket) in self.all.iter().zip(&slot.sockets) {
             // The flag belongs to the open file, so whoever had the slot before may have changed it (fcntl(2)).
             set_nonblocking(socket.as_fd(), listener.options.nonblocking)
                 .map_err(|source| ListenError::steer(listener, source))?;
         }
-        let lent = self.listeners.iter().zip(&slot.sockets);
+        let lent = self.all.iter().zip(&slot.sockets);
         Ok(lent.map(|(listener, socket)| Lent { listener, socket: socket.as_fd() }).collect())
     }
 
@@ -112,9 +112,10 @@ impl Listeners {
             let before = slot.users.len();
             slot.users.retain(|user| *user != generation);
             if slot.users.len() < before && slot.users.is_empty() && position != self.steered {
-                dropped += slot.sweep(&self.listeners);
+                dropped += slot.sweep(&self.all, &self.probes);
             }
         }
+        self.unaim();
         dropped
     }
 
@@ -123,13 +124,13 @@ impl Listeners {
         if let Some(slot) = self.slot_of(generation) {
             self.steered = slot;
         }
-        (0..self.listeners.len()).try_for_each(|listener| self.put_in_force(listener, None))
+        (0..self.all.len()).try_for_each(|listener| self.put_in_force(listener, None))
     }
 
     /// Leaves new connections to the clients' next try; what has begun is finished.
     pub fn hold(&self) -> io::Result<()> {
         for slot in &self.slots {
-            for (listener, socket) in self.listeners.iter().zip(&slot.sockets) {
+            for (listener, socket) in self.all.iter().zip(&slot.sockets) {
                 if matches!(listener.address, Address::Tcp(_)) {
                     hold_new_connections(socket.as_fd())?;
                 }
@@ -139,35 +140,40 @@ impl Listeners {
     }
 
     /// A socket whose connection to this listener reaches the slot of this generation, and nobody else's does.
-    pub fn aim(&self, generation: Generation, listener: usize) -> io::Result<Aimed> {
-        let Some(Address::Tcp(address)) =
-            self.listeners.get(listener).map(|listener| &listener.address)
-        else {
+    pub fn aim(&mut self, generation: Generation, listener: usize) -> io::Result<Aimed> {
+        let Some(Address::Tcp(address)) = self.all.get(listener).map(|listener| &listener.address) else {
             return Err(io::Error::other("there is no TCP listener to ask"));
         };
-        let to = SocketAddr::new(
-            reachable(address.ip(), self.listeners[listener].options.v6only),
-            address.port(),
-        );
+        let to = SocketAddr::new(reachable(address.ip(), self.all[listener].options.v6only), address.port());
         let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.bind(SocketAddr::new(to.ip(), 0))?;
         let client = socket.local_addr()?;
         let slot = self.slot_of(generation).ok_or_else(|| io::Error::other("it has no slot"))?;
         self.put_in_force(listener, Some((client, index(slot))))?;
+        self.probes.truncate(PROBES - 1);
+        self.probes.push_front(client);
         Ok(Aimed { socket, to })
+    }
+
+    /// The probe has its connection: whoever gets its source port next is a client like any other.
+    pub fn unaim(&mut self) {
+        for listener in 0..self.all.len() {
+            // It was put in force before on the same socket, so this cannot fail where that did not.
+            let _ = self.put_in_force(listener, None);
+        }
     }
 
     /// How many connections wait in the slot of this generation; datagrams that wait count as one.
     pub fn waiting(&self, generation: Generation) -> usize {
         let Some(slot) = self.slot_of(generation) else { return 0 };
-        let sockets = self.listeners.iter().zip(&self.slots[slot].sockets);
+        let sockets = self.all.iter().zip(&self.slots[slot].sockets);
         sockets.map(|(listener, socket)| waiting(listener, socket.as_fd())).sum()
     }
 
     /// Copies of the sockets of a generation, to look at their queues from elsewhere.
     pub fn watch(&self, generation: Generation) -> io::Result<Vec<(Listener, OwnedFd)>> {
         let Some(slot) = self.slot_of(generation) else { return Ok(Vec::new()) };
-        let sockets = self.listeners.iter().zip(&self.slots[slot].sockets);
+        let sockets = self.all.iter().zip(&self.slots[slot].sockets);
         sockets.map(|(listener, socket)| Ok((listener.clone(), socket.try_clone()?))).collect()
     }
 
@@ -176,13 +182,12 @@ impl Listeners {
     }
 
     fn free_slot(&mut self) -> Result<usize, ListenError> {
-        let free =
-            |(position, slot): (usize, &Slot)| slot.users.is_empty() && position != self.steered;
+        let free = |(position, slot): (usize, &Slot)| slot.users.is_empty() && position != self.steered;
         let slot = match self.slots.iter().enumerate().position(free) {
             Some(slot) => slot,
             None => self.add_slot()?,
         };
-        self.slots[slot].sweep(&self.listeners);
+        self.slots[slot].sweep(&self.all, &self.probes);
         Ok(slot)
     }
 
@@ -190,9 +195,8 @@ impl Listeners {
     /// can go again if another one cannot be made (a socket that leaves a group is replaced by the last).
     fn add_slot(&mut self) -> Result<usize, ListenError> {
         let mut slot = Slot::default();
-        for (position, listener) in self.listeners.iter().enumerate() {
-            let ours: Vec<BorrowedFd<'_>> =
-                self.slots.iter().map(|slot| slot.sockets[position].as_fd()).collect();
+        for (position, listener) in self.all.iter().enumerate() {
+            let ours: Vec<BorrowedFd<'_>> = self.slots.iter().map(|slot| slot.sockets[position].as_fd()).collect();
             slot.sockets.push(make::another(listener, &ours)?);
         }
         self.slots.push(slot);
@@ -206,14 +210,8 @@ impl Listeners {
 }
 
 impl Slot {
-    fn sweep(&self, listeners: &[Listener]) -> usize {
-        listeners.iter().zip(&self.sockets).map(|(listener, socket)| sweep(listener, socket)).sum()
-    }
-}
-
-impl Default for Slot {
-    fn default() -> Self {
-        Self { sockets: Vec::new(), users: Vec::new() }
+    fn sweep(&self, listeners: &[Listener], probes: &VecDeque<SocketAddr>) -> usize {
+        listeners.iter().zip(&self.sockets).map(|(listener, socket)| sweep(listener, socket, probes)).sum()
     }
 }
 
@@ -226,23 +224,22 @@ pub fn waiting(listener: &Listener, socket: BorrowedFd<'_>) -> usize {
     }
 }
 
-fn sweep(listener: &Listener, socket: &OwnedFd) -> usize {
+/// Takes out and closes whatever waits in a socket, and counts what was a client's.
+fn sweep(listener: &Listener, socket: &OwnedFd, probes: &VecDeque<SocketAddr>) -> usize {
     if waiting(listener, socket.as_fd()) == 0 || set_nonblocking(socket.as_fd(), true).is_err() {
         return 0;
     }
-    if listener.address.is_stream() {
-        let accept = || nix::sys::socket::accept(socket.as_raw_fd()).ok();
-        std::iter::from_fn(accept).map(nix::unistd::close).count()
-    } else {
-        let receive = || {
-            nix::sys::socket::recv(
-                socket.as_raw_fd(),
-                &mut [],
-                nix::sys::socket::MsgFlags::MSG_TRUNC,
-            )
-            .ok()
-        };
-        std::iter::from_fn(receive).count()
+    match (&listener.address, socket.try_clone()) {
+        (Address::Tcp(_), Ok(socket)) => {
+            let socket = TcpListener::from(socket);
+            let client = || socket.accept().ok().map(|(_, client)| client);
+            std::iter::from_fn(client).filter(|client| !probes.contains(client)).count()
+        }
+        (Address::Udp(_), Ok(socket)) => {
+            let socket = UdpSocket::from(socket);
+            std::iter::from_fn(|| socket.recv(&mut []).ok()).count()
+        }
+        _ => 0,
     }
 }
 

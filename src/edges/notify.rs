@@ -9,9 +9,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use nix::cmsg_space;
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, RecvMsg, UnixCredentials, recvmsg, setsockopt, sockopt,
-};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, RecvMsg, UnixCredentials, recvmsg, setsockopt, sockopt};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
@@ -49,9 +47,7 @@ impl NotifySocket {
     /// The next message with a known sender. Cancel-safe: a message is read by a call that is not interrupted.
     pub async fn next(&self) -> io::Result<Said> {
         loop {
-            if let Some(said) =
-                self.socket.async_io(Interest::READABLE, || receive(&self.socket)).await?
-            {
+            if let Some(said) = self.socket.async_io(Interest::READABLE, || receive(&self.socket)).await? {
                 return Ok(said);
             }
         }
@@ -72,8 +68,7 @@ fn receive(socket: &UnixDatagram) -> io::Result<Option<Said>> {
     let mut parts = [IoSliceMut::new(&mut text)];
     let mut control = cmsg_space!(UnixCredentials, [i32; 253]);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message: RecvMsg<'_, '_, ()> =
-        recvmsg(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let message: RecvMsg<'_, '_, ()> = recvmsg(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
     let (mut pid, length) = (None, message.bytes);
     for part in message.cmsgs().into_iter().flatten() {
         match part {

@@ -52,7 +52,9 @@ impl Probe {
         let started = Instant::now();
         let mut good = 0;
         while good < self.readiness.successes {
-            match self.ask(started).await {
+            let answer = self.ask(started).await;
+            let _ = self.owner.send(Notice::Unaim);
+            match answer {
                 Ok(()) => good += 1,
                 Err(answer) => {
                     good = 0;
@@ -67,8 +69,7 @@ impl Probe {
     }
 
     fn pause(&self, started: Instant) -> Duration {
-        (started.elapsed() / SHARE)
-            .clamp(FIRST_INTERVAL, self.readiness.interval.max(FIRST_INTERVAL))
+        (started.elapsed() / SHARE).clamp(FIRST_INTERVAL, self.readiness.interval.max(FIRST_INTERVAL))
     }
 
     async fn ask(&self, started: Instant) -> Result<(), String> {
@@ -106,10 +107,7 @@ impl Probe {
     async fn accepts(&self, started: Instant) -> Result<(), String> {
         for (position, listener) in self.streams() {
             self.accepts_on(position, started).await.map_err(|why| {
-                format!(
-                    "it accepts no connection on `{}` ({}): {why}",
-                    listener.name, listener.address
-                )
+                format!("it accepts no connection on `{}` ({}): {why}", listener.name, listener.address)
             })?;
         }
         Ok(())
@@ -150,8 +148,7 @@ impl Probe {
     /// A URL on one of our listeners is aimed; elsewhere the answer must be attributed.
     async fn get(&self, url: &Url) -> Result<(), String> {
         if let Some(path) = url.unix_path.clone() {
-            let stream =
-                UnixStream::connect(&path).map_err(|error| format!("cannot connect: {error}"))?;
+            let stream = UnixStream::connect(&path).map_err(|error| format!("cannot connect: {error}"))?;
             let hook = attribution::of_unix(&stream, self.generation, self.roots().await);
             return self.judge(url.clone(), Stream::Unix(stream), Some(hook)).await;
         }
@@ -177,15 +174,11 @@ impl Probe {
             return Ok(SocketAddr::new(ip, url.port));
         }
         let (host, port) = (url.host.clone(), url.port);
-        let looking = spawn_blocking(move || {
-            (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>)
-        });
-        let found = timeout(self.readiness.limit, looking)
-            .await
-            .map_err(|_| "no answer from the resolver".to_owned())?;
-        let addresses = found
-            .map_err(|error| error.to_string())?
-            .map_err(|error| format!("`{}`: {error}", url.host))?;
+        let looking = spawn_blocking(move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>));
+        let found =
+            timeout(self.readiness.limit, looking).await.map_err(|_| "no answer from the resolver".to_owned())?;
+        let addresses =
+            found.map_err(|error| error.to_string())?.map_err(|error| format!("`{}`: {error}", url.host))?;
         let ours = addresses.iter().find(|address| self.listener_at(**address).is_some());
         ours.or(addresses.first()).copied().ok_or_else(|| format!("`{}` has no address", url.host))
     }
@@ -193,26 +186,18 @@ impl Probe {
     fn listener_at(&self, to: SocketAddr) -> Option<usize> {
         let meant = |(_, listener): &(usize, &Listener)| match listener.address {
             Address::Tcp(at) => {
-                at.port() == to.port()
-                    && (at.ip() == to.ip() || at.ip().is_unspecified() && is_here(to))
+                at.port() == to.port() && (at.ip() == to.ip() || at.ip().is_unspecified() && is_here(to))
             }
             _ => false,
         };
         self.streams().find(meant).map(|(position, _)| position)
     }
 
-    async fn judge(
-        &self,
-        url: Url,
-        stream: Stream,
-        hook: Option<http::Hook>,
-    ) -> Result<(), String> {
+    async fn judge(&self, url: Url, stream: Stream, hook: Option<http::Hook>) -> Result<(), String> {
         let limit = self.readiness.limit;
-        let asking = spawn_blocking(move || {
-            http::get(Question { url: &url, stream, limit, before_the_last_bytes: hook })
-        });
-        let answer =
-            asking.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let asking =
+            spawn_blocking(move || http::get(Question { url: &url, stream, limit, before_the_last_bytes: hook }));
+        let answer = asking.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         match self.readiness.statuses.contains(answer.status) {
             true => Ok(()),
             false if answer.body.is_empty() => Err(answer.status.to_string()),
@@ -222,11 +207,9 @@ impl Probe {
 
     async fn connect(&self, position: usize) -> Result<(TcpStream, SocketAddr), String> {
         let (reply, aimed) = oneshot::channel();
-        let _ =
-            self.owner.send(Notice::Aim { generation: self.generation, listener: position, reply });
+        let _ = self.owner.send(Notice::Aim { generation: self.generation, listener: position, reply });
         let gone = "zdr is ending".to_owned();
-        let Aimed { socket, to } =
-            aimed.await.map_err(|_| gone)?.map_err(|error| format!("cannot aim: {error}"))?;
+        let Aimed { socket, to } = aimed.await.map_err(|_| gone)?.map_err(|error| format!("cannot aim: {error}"))?;
         let connecting = timeout(self.readiness.limit, socket.connect(to)).await;
         let stream = connecting.map_err(|_| "cannot connect: no answer".to_owned())?;
         Ok((stream.map_err(|error| format!("cannot connect: {error}"))?, to))
@@ -240,17 +223,10 @@ impl Probe {
 
     async fn run_errand(&self, command: &str) -> Result<(), String> {
         let (reply, done) = oneshot::channel();
-        let _ = self.owner.send(Notice::Errand {
-            generation: self.generation,
-            command: command.to_owned(),
-            reply,
-        });
+        let _ = self.owner.send(Notice::Errand { generation: self.generation, command: command.to_owned(), reply });
         let Ok(done) = timeout(self.readiness.limit, done).await else {
             let _ = self.owner.send(Notice::EndErrands { generation: self.generation });
-            return Err(format!(
-                "not done within {}",
-                humantime::format_duration(self.readiness.limit)
-            ));
+            return Err(format!("not done within {}", humantime::format_duration(self.readiness.limit)));
         };
         match done.map_err(|_| "zdr is ending".to_owned())?? {
             Exit::Code(0) => Ok(()),

@@ -103,11 +103,8 @@ fn long_name(pid: i32, start: &str) -> Option<String> {
 /// The children of all threads of a process (`proc_pid_task(5)`: the file `children` needs `CONFIG_PROC_CHILDREN`).
 fn children(pid: i32) -> impl Iterator<Item = i32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists =
-        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    lists.flat_map(|list| {
-        list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
-    })
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>())
 }
 
 /// Whether a process runs, which a zombie does not.
@@ -127,23 +124,18 @@ fn is_alive(pid: i32) -> bool {
 }
 
 fn has_marker(pid: i32, marker: &str) -> bool {
-    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
-        environment.split(|&byte| byte == 0).any(|variable| variable == marker.as_bytes())
-    })
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|variable| variable == marker.as_bytes()))
 }
 
 fn holds(pid: i32, inode: u32) -> bool {
-    let search = each_socket(pid, |found| {
-        if found == inode { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    let search =
+        each_socket(pid, |found| if found == inode { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
     matches!(search, Ok(ControlFlow::Break(())))
 }
 
 /// Shows the inode of every socket in a process's table of descriptors, without an allocation for each: there may be ten thousands.
-fn each_socket(
-    pid: i32,
-    mut show: impl FnMut(u32) -> ControlFlow<()>,
-) -> rustix::io::Result<ControlFlow<()>> {
+fn each_socket(pid: i32, mut show: impl FnMut(u32) -> ControlFlow<()>) -> rustix::io::Result<ControlFlow<()>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(CWD, format!("/proc/{pid}/fd"), flags, Mode::empty())?;
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
@@ -169,10 +161,7 @@ fn each_socket(
 }
 
 /// The inode in a link such as `socket:[4711]`; other descriptors have none of interest.
-fn socket_inode(
-    directory: &rustix::fd::OwnedFd,
-    descriptor: &CStr,
-) -> rustix::io::Result<Option<u32>> {
+fn socket_inode(directory: &rustix::fd::OwnedFd, descriptor: &CStr) -> rustix::io::Result<Option<u32>> {
     let mut buffer = [MaybeUninit::uninit(); 32];
     let (link, _) = readlinkat_raw(directory, descriptor, &mut buffer)?;
     let digits = link.strip_prefix(b"socket:[").and_then(|rest| rest.strip_suffix(b"]"));

@@ -75,8 +75,7 @@ impl Quiesce {
         let begun = Instant::now();
         let mut unfinished = self.half_open().unwrap_or_default();
         loop {
-            if self.sockets.iter().all(|(listener, socket)| waiting(listener, socket.as_fd()) == 0)
-            {
+            if self.sockets.iter().all(|(listener, socket)| waiting(listener, socket.as_fd()) == 0) {
                 if unfinished.is_empty() || begun.elapsed() > HALF_OPEN_LIMIT {
                     return;
                 }

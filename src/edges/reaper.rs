@@ -15,9 +15,7 @@ pub fn adopt_orphans() -> std::io::Result<()> {
 pub fn reap() -> Vec<(i32, Exit)> {
     std::iter::from_fn(|| match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
         Ok(WaitStatus::Exited(pid, code)) => Some((pid.as_raw(), Exit::Code(code))),
-        Ok(WaitStatus::Signaled(pid, signal, _)) => {
-            Some((pid.as_raw(), Exit::Signal(signal as i32)))
-        }
+        Ok(WaitStatus::Signaled(pid, signal, _)) => Some((pid.as_raw(), Exit::Signal(signal as i32))),
         _ => None,
     })
     .collect()

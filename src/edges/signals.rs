@@ -62,8 +62,7 @@ impl Signals {
     /// The next one. Cancel-safe: a signal is read by a call that is not interrupted.
     pub async fn next(&self) -> io::Result<Asked> {
         loop {
-            let read =
-                |_: &_| self.fd.read_signal()?.ok_or_else(|| io::ErrorKind::WouldBlock.into());
+            let read = |_: &_| self.fd.read_signal()?.ok_or_else(|| io::ErrorKind::WouldBlock.into());
             let info = self.readable.read(read).await?;
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
             match Signal::try_from(number) {

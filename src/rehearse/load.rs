@@ -87,9 +87,8 @@ impl Load {
         let (tell, news) = mpsc::channel();
         let (stop, stopped) = watch::channel(false);
         let clients = Client::all(target, shape, &progress, &tell, &stopped);
-        let thread = thread::Builder::new()
-            .name("load".to_owned())
-            .spawn(move || runtime.block_on(send_requests(clients)))?;
+        let thread =
+            thread::Builder::new().name("load".to_owned()).spawn(move || runtime.block_on(send_requests(clients)))?;
         Ok(Self { progress, news, first_answers: BTreeMap::new(), stop, thread })
     }
 
@@ -124,26 +123,17 @@ impl Load {
         while let Ok(first) = self.news.try_recv() {
             self.note(&first);
         }
-        self.first_answers
-            .iter()
-            .filter(|(generation, _)| wanted(**generation))
-            .map(|(_, at)| *at)
-            .min()
+        self.first_answers.iter().filter(|(generation, _)| wanted(**generation)).map(|(_, at)| *at).min()
     }
 
     /// The same, waiting for it.
-    pub fn wait_for_answer_of(
-        &mut self,
-        wanted: impl Fn(u64) -> bool,
-        within: Duration,
-    ) -> Option<Instant> {
+    pub fn wait_for_answer_of(&mut self, wanted: impl Fn(u64) -> bool, within: Duration) -> Option<Instant> {
         let deadline = Instant::now() + within;
         loop {
             if let Some(at) = self.first_answer_of(&wanted) {
                 return Some(at);
             }
-            let first =
-                self.news.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()?;
+            let first = self.news.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()?;
             self.note(&first);
         }
     }

@@ -174,8 +174,7 @@ impl Door {
 
 fn doors(sockets: &mut ListenFd) -> Result<Vec<Door>, SampleError> {
     let doors: io::Result<Vec<_>> = (0..sockets.len()).map(|place| door(sockets, place)).collect();
-    let doors: Vec<_> =
-        doors.map_err(|source| SampleError::Start { source })?.into_iter().flatten().collect();
+    let doors: Vec<_> = doors.map_err(|source| SampleError::Start { source })?.into_iter().flatten().collect();
     if doors.is_empty() { Err(SampleError::NoSockets) } else { Ok(doors) }
 }
 
@@ -318,9 +317,9 @@ fn parse(bytes: &[u8]) -> Result<Option<Request>, httparse::Error> {
 impl fmt::Display for SampleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSockets => {
-                f.write_str("the sample server got no sockets: it takes them from LISTEN_FDS, so run it under `zdr run`")
-            }
+            Self::NoSockets => f.write_str(
+                "the sample server got no sockets: it takes them from LISTEN_FDS, so run it under `zdr run`",
+            ),
             Self::Start { source } => write!(f, "the sample server could not start: {source}"),
         }
     }

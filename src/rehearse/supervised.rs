@@ -90,8 +90,7 @@ impl Supervised {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = format!("{}ms", left.as_millis());
-            let answer =
-                self.ask("wait", &["--timeout".as_ref(), timeout.as_ref()], left + PROMPT)?;
+            let answer = self.ask("wait", &["--timeout".as_ref(), timeout.as_ref()], left + PROMPT)?;
             match answer.status.code() {
                 Some(0) => return Ok(()),
                 // It may not have opened its socket yet.
@@ -129,11 +128,7 @@ impl Supervised {
         }
         let answer = self.ask("reload", &arguments, ready_within + PROMPT)?;
         let after = asked.elapsed();
-        Ok(Verdict {
-            code: answer.status.code().unwrap_or(-1),
-            reason: last_line(&answer.stderr),
-            after,
-        })
+        Ok(Verdict { code: answer.status.code().unwrap_or(-1), reason: last_line(&answer.stderr), after })
     }
 
     pub(super) fn wait_until_drained(&mut self, within: Duration) -> Result<(), RehearseError> {
@@ -155,8 +150,7 @@ impl Supervised {
     pub(super) fn stop(mut self) -> End {
         let killed = self.end(STOPPED_WITHIN);
         // The kernel may still be taking apart what zdr has reaped.
-        let _ =
-            wait_for(Duration::from_secs(2), || self.place.processes().is_empty().then_some(()));
+        let _ = wait_for(Duration::from_secs(2), || self.place.processes().is_empty().then_some(()));
         End { killed, left_over: self.place.kill_all(), log: self.last_lines() }
     }
 
@@ -174,12 +168,7 @@ impl Supervised {
     }
 
     /// Runs a client command, for as long as zdr lives and the time is not over.
-    fn ask(
-        &mut self,
-        request: &str,
-        arguments: &[&OsStr],
-        within: Duration,
-    ) -> Result<Output, RehearseError> {
+    fn ask(&mut self, request: &str, arguments: &[&OsStr], within: Duration) -> Result<Output, RehearseError> {
         let mut client = Command::new(&self.zdr)
             .arg(request)
             .arg("--admin")
@@ -220,8 +209,7 @@ impl Supervised {
     fn last_lines(&self) -> Vec<String> {
         let log = fs::read(self.place.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        let lines: Vec<_> =
-            log.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
+        let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
         lines[lines.len().saturating_sub(LOG_LINES)..].to_vec()
     }
 }
@@ -294,8 +282,7 @@ impl Drop for Place {
 }
 
 fn carries(process: &Path, mark: &[u8]) -> bool {
-    fs::read(process.join("environ"))
-        .is_ok_and(|all| all.split(|byte| *byte == 0).any(|variable| variable == mark))
+    fs::read(process.join("environ")).is_ok_and(|all| all.split(|byte| *byte == 0).any(|variable| variable == mark))
 }
 
 /// Looks again and again until there is something to see or the time is over.
@@ -330,15 +317,12 @@ fn last_line(bytes: &[u8]) -> String {
 
 fn parse_status(json: &[u8]) -> Result<Status, RehearseError> {
     let unclear = |cause: &str| RehearseError::Status { cause: cause.to_owned() };
-    let status: Value =
-        serde_json::from_slice(json).map_err(|cause| unclear(&cause.to_string()))?;
+    let status: Value = serde_json::from_slice(json).map_err(|cause| unclear(&cause.to_string()))?;
     let listeners = status["listeners"].as_array().ok_or_else(|| unclear("no listeners in it"))?;
-    let addresses: Vec<_> =
-        listeners.iter().filter_map(|listener| listener["address"].as_str()).collect();
+    let addresses: Vec<_> = listeners.iter().filter_map(|listener| listener["address"].as_str()).collect();
     let address = addresses.iter().find_map(|address| reachable(address));
     let address = address.ok_or_else(|| RehearseError::NoTcp { found: addresses.join(", ") })?;
-    let generations =
-        status["generations"].as_array().ok_or_else(|| unclear("no generations in it"))?;
+    let generations = status["generations"].as_array().ok_or_else(|| unclear("no generations in it"))?;
     let serving = generations.iter().find(|generation| generation["seat"] == "serving");
     let serving = serving.and_then(|generation| generation["generation"].as_u64());
     let serving = serving.ok_or_else(|| unclear("no generation serves"))?;
@@ -361,24 +345,16 @@ mod tests {
     use super::*;
 
     fn status(listeners: &str) -> Result<Status, RehearseError> {
-        let generations =
-            r#"[{"generation":3,"seat":"draining"},{"generation":4,"seat":"serving","pid":9}]"#;
-        parse_status(
-            format!(r#"{{"listeners":{listeners},"generations":{generations}}}"#).as_bytes(),
-        )
+        let generations = r#"[{"generation":3,"seat":"draining"},{"generation":4,"seat":"serving","pid":9}]"#;
+        parse_status(format!(r#"{{"listeners":{listeners},"generations":{generations}}}"#).as_bytes())
     }
 
     #[test]
     fn the_first_tcp_listener_of_the_status_is_loaded() {
-        let two =
-            r#"[{"name":"a","address":"unix:/run/a.sock"},{"name":"b","address":"0.0.0.0:40123"}]"#;
-        let expected =
-            Status { address: "127.0.0.1:40123".parse().unwrap(), serving: 4, others: 1 };
+        let two = r#"[{"name":"a","address":"unix:/run/a.sock"},{"name":"b","address":"0.0.0.0:40123"}]"#;
+        let expected = Status { address: "127.0.0.1:40123".parse().unwrap(), serving: 4, others: 1 };
         assert_eq!(status(two).unwrap(), expected);
-        assert!(matches!(
-            status(r#"[{"address":"unix:/run/a.sock"}]"#),
-            Err(RehearseError::NoTcp { .. })
-        ));
+        assert!(matches!(status(r#"[{"address":"unix:/run/a.sock"}]"#), Err(RehearseError::NoTcp { .. })));
     }
 
     #[test]

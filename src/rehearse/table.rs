@@ -65,13 +65,7 @@ impl Table {
         writeln!(
             out,
             "{}",
-            wrap(
-                &format!(
-                    "{} reloads of {} under load, on {}",
-                    self.planned, self.command, self.address
-                ),
-                ""
-            )
+            wrap(&format!("{} reloads of {} under load, on {}", self.planned, self.command, self.address), "")
         )?;
         writeln!(out)?;
         self.write_requests(out)?;
@@ -85,24 +79,17 @@ impl Table {
         let tallies = [&self.report.new_connection, &self.report.keep_alive];
         let row = |out: &mut dyn Write, name: &str, count: &dyn Fn(&Tally) -> u64| {
             let [new, kept] = tallies.map(count);
-            writeln!(
-                out,
-                "{}",
-                columns(name, &[new.to_string(), kept.to_string(), (new + kept).to_string()])
-            )
+            writeln!(out, "{}", columns(name, &[new.to_string(), kept.to_string(), (new + kept).to_string()]))
         };
         let heads = ["new connection", "keep-alive", "total"].map(str::to_owned);
         writeln!(out, "{}", columns("requests", &heads))?;
         row(out, "  answered", &|tally| tally.ok)?;
         row(out, "  lost", &Tally::failed)?;
-        let mut kinds: Vec<_> =
-            tallies.iter().flat_map(|tally| tally.failures.keys().copied()).collect();
+        let mut kinds: Vec<_> = tallies.iter().flat_map(|tally| tally.failures.keys().copied()).collect();
         kinds.sort_unstable();
         kinds.dedup();
         for kind in kinds {
-            row(out, &format!("    {kind}"), &|tally| {
-                tally.failures.get(&kind).copied().unwrap_or(0)
-            })?;
+            row(out, &format!("    {kind}"), &|tally| tally.failures.get(&kind).copied().unwrap_or(0))?;
         }
         if tallies.iter().any(|tally| tally.closed_idle > 0) {
             row(out, "  sent again *", &|tally| tally.closed_idle)?;
@@ -114,10 +101,9 @@ impl Table {
         let heads = ["half within", "99% within", "longest"].map(str::to_owned);
         writeln!(out, "{}", columns("time to answer", &heads))?;
         let (new, kept) = (&self.report.new_connection, &self.report.keep_alive);
-        for (name, one, other) in [
-            ("  steady", &new.steady, &kept.steady),
-            ("  while reloading", &new.reload, &kept.reload),
-        ] {
+        for (name, one, other) in
+            [("  steady", &new.steady, &kept.steady), ("  while reloading", &new.reload, &kept.reload)]
+        {
             let mut both = one.clone();
             both.add(other).expect("all histograms have the same bounds");
             writeln!(out, "{}", columns(name, &latencies(&both)))?;
@@ -137,12 +123,7 @@ impl Table {
         times.sort_unstable();
         if let (Some(median), Some(longest)) = (times.get(times.len() / 2), times.last()) {
             let what = if self.numbered { "first answer after" } else { "verdict after" };
-            writeln!(
-                out,
-                "  {what:<20}{} in the middle, {} at most",
-                shown(*median),
-                shown(*longest)
-            )?;
+            writeln!(out, "  {what:<20}{} in the middle, {} at most", shown(*median), shown(*longest))?;
         }
         for bad in self.reloads.iter().filter(|reload| reload.release == Release::Bad) {
             writeln!(out, "  bad release         {}", outcome(&bad.verdict))?;
@@ -171,10 +152,8 @@ impl Table {
         for problem in self.problems() {
             writeln!(out, "{}", wrap(&problem, ""))?;
         }
-        for (kind, tally) in [
-            ("new connection", &self.report.new_connection),
-            ("keep-alive", &self.report.keep_alive),
-        ] {
+        for (kind, tally) in [("new connection", &self.report.new_connection), ("keep-alive", &self.report.keep_alive)]
+        {
             for trace in tally.traces.iter().take(TRACES) {
                 writeln!(out, "{}", wrap(&format!("{kind}, {trace}"), "  "))?;
             }
@@ -194,16 +173,13 @@ impl Table {
                 (Release::Good, 0) | (Release::Bad, 3) => {}
                 (Release::Good, _) => {
                     let (outcome, reason) = (outcome(verdict), &verdict.reason);
-                    problems
-                        .push(format!("reload {number} of a good release: {outcome}: {reason}"));
+                    problems.push(format!("reload {number} of a good release: {outcome}: {reason}"));
                 }
                 (Release::Bad, 0) => {
                     problems.push(format!("reload {number} promoted a bad release"));
                 }
                 (Release::Bad, code) => {
-                    problems.push(format!(
-                        "reload {number} of a bad release ended with exit code {code} instead of 3"
-                    ));
+                    problems.push(format!("reload {number} of a bad release ended with exit code {code} instead of 3"));
                 }
             }
         }
@@ -211,10 +187,7 @@ impl Table {
             problems.push("zdr did not stop when told to and was killed".to_owned());
         }
         if !self.end.left_over.is_empty() {
-            problems.push(format!(
-                "processes were left over and were killed: {:?}",
-                self.end.left_over
-            ));
+            problems.push(format!("processes were left over and were killed: {:?}", self.end.left_over));
         }
         problems
     }
@@ -249,8 +222,7 @@ fn latencies(histogram: &Histogram<u64>) -> [String; 3] {
     if histogram.is_empty() {
         return ["-", "-", "-"].map(str::to_owned);
     }
-    let times =
-        [histogram.value_at_quantile(0.5), histogram.value_at_quantile(0.99), histogram.max()];
+    let times = [histogram.value_at_quantile(0.5), histogram.value_at_quantile(0.99), histogram.max()];
     times.map(|micros| shown(Duration::from_micros(micros)))
 }
 
@@ -296,11 +268,9 @@ mod tests {
             report.keep_alive.failures.insert(Failure::Closed, failures);
             report.keep_alive.traces.push(trace);
         }
-        let reason = "generation 7 exited with code 1 before it was ready; generation 6 serves on"
-            .to_owned();
+        let reason = "generation 7 exited with code 1 before it was ready; generation 6 serves on".to_owned();
         let reload = |release, code| {
-            let verdict =
-                Verdict { code, reason: reason.clone(), after: Duration::from_millis(31) };
+            let verdict = Verdict { code, reason: reason.clone(), after: Duration::from_millis(31) };
             Reload { release, verdict, answered_after: Some(Duration::from_millis(29)) }
         };
         Table {
@@ -322,9 +292,7 @@ mod tests {
 
     #[test]
     fn it_fits_eighty_columns_and_ends_with_the_sum() {
-        for (failures, sum) in
-            [(0, "nothing was lost"), (1, "1 request was lost"), (38, "38 requests were lost")]
-        {
+        for (failures, sum) in [(0, "nothing was lost"), (1, "1 request was lost"), (38, "38 requests were lost")] {
             let text = written(&table(failures));
             assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
             assert_eq!(text.lines().last(), Some(sum), "{text}");

@@ -142,10 +142,7 @@ fn any_status_but_2xx_is_wrong() {
 
 #[test]
 fn what_is_not_http_is_told_apart() {
-    only(
-        &load_for_a_moment(answers_once("SSH-2.0-OpenSSH\r\n\r\n"), &new_connections()),
-        Failure::Garbage,
-    );
+    only(&load_for_a_moment(answers_once("SSH-2.0-OpenSSH\r\n\r\n"), &new_connections()), Failure::Garbage);
     let too_much = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more";
     only(&load_for_a_moment(answers(too_much), &kept_alive()), Failure::Garbage);
 }
@@ -161,8 +158,7 @@ fn chunks_trailers_and_interim_answers_are_whole_answers() {
 
 #[test]
 fn a_client_told_to_close_the_connection_takes_a_new_one() {
-    let target =
-        answers_once("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+    let target = answers_once("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
     let load = Load::start(target, &kept_alive()).unwrap();
     assert!(load.wait_for_answers(5, ENOUGH));
     let report = load.stop();

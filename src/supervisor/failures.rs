@@ -14,13 +14,7 @@ use super::{Supervisor, tickets};
 impl Supervisor {
     /// A generation is gone. Connections that still wait in its slots, where nobody else will look, are finished by one
     /// more instance of it, which drains from its first moment.
-    pub(super) fn leave(
-        &mut self,
-        generation: Generation,
-        command: Vec<OsString>,
-        waiting: usize,
-        now: Instant,
-    ) {
+    pub(super) fn leave(&mut self, generation: Generation, command: Vec<OsString>, waiting: usize, now: Instant) {
         self.actions.push(Action::Kill(generation));
         if waiting > 0 && self.stop.is_none() {
             let finisher = self.spawn(command.clone(), Place::Of(generation));
@@ -44,13 +38,10 @@ impl Supervisor {
         if self.stop.is_some() {
             return self.kill_and_release(generation);
         }
-        if let Some(at) =
-            self.draining.iter().position(|draining| matches!(draining.phase, Phase::Warm { .. }))
-        {
+        if let Some(at) = self.draining.iter().position(|draining| matches!(draining.phase, Phase::Warm { .. })) {
             let warm = self.draining.swap_remove(at);
             let then = format!("generation {} serves again", warm.generation);
-            let reason =
-                format!("generation {generation} {exit} {served:.1?} after its promotion; {then}");
+            let reason = format!("generation {generation} {exit} {served:.1?} after its promotion; {then}");
             self.actions.push(Action::Steer(warm.generation));
             self.tell(News::Crashed { generation, exit: exit.to_string(), then });
             self.tell(News::Returned { generation: warm.generation });
@@ -68,26 +59,15 @@ impl Supervisor {
             if served >= STEADY {
                 self.failures = 0;
             }
-            self.tell(News::Crashed {
-                generation,
-                exit: exit.to_string(),
-                then: "it is started again".to_owned(),
-            });
+            self.tell(News::Crashed { generation, exit: exit.to_string(), then: "it is started again".to_owned() });
             self.try_again(now);
         }
     }
 
-    pub(super) fn spawn_failed(
-        &mut self,
-        generation: Generation,
-        why: &str,
-        code: Option<i32>,
-        now: Instant,
-    ) {
+    pub(super) fn spawn_failed(&mut self, generation: Generation, why: &str, code: Option<i32>, now: Instant) {
         self.actions.push(Action::Release(generation));
         self.draining.retain(|draining| draining.generation != generation);
-        let Some(starting) = self.starting.take_if(|starting| starting.generation == generation)
-        else {
+        let Some(starting) = self.starting.take_if(|starting| starting.generation == generation) else {
             return;
         };
         let at_boot = !self.started && starting.askers.is_empty();
@@ -107,9 +87,7 @@ impl Supervisor {
     pub(super) fn give_up(&mut self, starting: Starting, why: &str, now: Instant) {
         let generation = starting.generation;
         let (outcome, then) = match &self.serving {
-            Some(serving) => {
-                (Outcome::Kept, format!("generation {} serves on", serving.generation))
-            }
+            Some(serving) => (Outcome::Kept, format!("generation {} serves on", serving.generation)),
             None => (Outcome::Failed, "nothing serves, connections wait".to_owned()),
         };
         let reason = format!("generation {generation} {why}; {then}");

@@ -90,9 +90,7 @@ pub(super) enum Phase {
 impl Phase {
     pub(super) fn deadline(self) -> Option<Instant> {
         match self {
-            Self::Warm { until: at }
-            | Self::Quiescing { signal_by: at }
-            | Self::Signalled { kill_by: at } => Some(at),
+            Self::Warm { until: at } | Self::Quiescing { signal_by: at } | Self::Signalled { kill_by: at } => Some(at),
             Self::Killed => None,
         }
     }
@@ -124,12 +122,7 @@ impl Draining {
         }
     }
 
-    pub(super) fn finisher(
-        generation: Generation,
-        command: Vec<OsString>,
-        signal_by: Instant,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn finisher(generation: Generation, command: Vec<OsString>, signal_by: Instant, now: Instant) -> Self {
         Self {
             generation,
             pid: None,
@@ -151,21 +144,13 @@ impl Supervisor {
     /// A picture of now.
     pub fn status(&self, now: Instant) -> Status {
         let since = |at: Instant| seconds(now.checked_duration_since(at).unwrap_or(Duration::ZERO));
-        let text = |command: &[OsString]| {
-            command.iter().map(|word| word.to_string_lossy().into_owned()).collect()
-        };
-        let starting = self
-            .starting
-            .iter()
-            .map(|at| (at.generation, SeatName::Starting, at.pid, at.since, &at.command));
-        let serving = self
-            .serving
-            .iter()
-            .map(|at| (at.generation, SeatName::Serving, Some(at.pid), at.since, &at.command));
-        let draining = self
-            .draining
-            .iter()
-            .map(|at| (at.generation, SeatName::Draining, at.pid, at.since, &at.command));
+        let text = |command: &[OsString]| command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let starting =
+            self.starting.iter().map(|at| (at.generation, SeatName::Starting, at.pid, at.since, &at.command));
+        let serving =
+            self.serving.iter().map(|at| (at.generation, SeatName::Serving, Some(at.pid), at.since, &at.command));
+        let draining =
+            self.draining.iter().map(|at| (at.generation, SeatName::Draining, at.pid, at.since, &at.command));
         let mut generations: Vec<Seat> = starting
             .chain(serving)
             .chain(draining)
@@ -177,7 +162,7 @@ impl Supervisor {
                 command: text(command),
             })
             .collect();
-        generations.sort_by(|one, other| other.generation.cmp(&one.generation));
+        generations.sort_by_key(|seat| std::cmp::Reverse(seat.generation));
         Status {
             state: self.state(),
             ready: self.serving.is_some() && self.stop.is_none(),

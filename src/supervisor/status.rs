@@ -42,6 +42,7 @@ pub enum State {
 
 /// A generation in its seat.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(clippy::struct_field_names, reason = "`seat` is the word of the JSON")]
 pub struct Seat {
     /// Which.
     pub generation: Generation,

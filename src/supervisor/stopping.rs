@@ -14,7 +14,7 @@ impl Supervisor {
     /// A restart stops the serving generation and starts the next in its place; connections wait meanwhile.
     pub(super) fn restart(&mut self, ticket: Ticket, now: Instant) {
         if self.stop.is_some() {
-            return self.answer(vec![ticket], &self.refused_because_stopping());
+            return self.answer(vec![ticket], &refused_because_stopping());
         }
         let kill_by = now + self.policy.drain_timeout;
         self.retry_at = None;
@@ -50,10 +50,10 @@ impl Supervisor {
         self.awaited = None;
         self.tell(News::Stopping);
         if let Some(request) = self.next.take() {
-            self.answer(tickets(request.askers), &self.refused_because_stopping());
+            self.answer(tickets(request.askers), &refused_because_stopping());
         }
         if let Some(starting) = self.starting.take() {
-            self.answer(tickets(starting.askers.clone()), &self.refused_because_stopping());
+            self.answer(tickets(starting.askers.clone()), &refused_because_stopping());
             self.actions.push(Action::Signal(starting.generation));
             let phase = Phase::Signalled { kill_by: now + self.policy.drain_timeout };
             self.draining.push(Draining { phase, ..Draining::from_starting(starting, now) });
@@ -87,14 +87,14 @@ impl Supervisor {
     pub(super) fn exit_if_nobody_is_left(&mut self) {
         let nobody = self.starting.is_none() && self.serving.is_none() && self.draining.is_empty();
         if let Some(stop) = self.stop.take_if(|_| nobody) {
-            let verdict =
-                Verdict { outcome: Outcome::Done, generation: None, reason: "stopped".to_owned() };
+            let verdict = Verdict { outcome: Outcome::Done, generation: None, reason: "stopped".to_owned() };
             self.answer(stop.askers, &verdict);
             self.actions.push(Action::Exit(stop.code));
         }
     }
+}
 
-    pub(super) fn refused_because_stopping(&self) -> Verdict {
-        Verdict { outcome: Outcome::Failed, generation: None, reason: "zdr is stopping".to_owned() }
-    }
+/// The verdict of whatever is asked for too late.
+pub(super) fn refused_because_stopping() -> Verdict {
+    Verdict { outcome: Outcome::Failed, generation: None, reason: "zdr is stopping".to_owned() }
 }

@@ -26,18 +26,10 @@ impl Story {
         Self::with(Duration::ZERO, Duration::ZERO)
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a story needs some beginning; its clock is its own from there on"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "a story needs some beginning; its clock is its own from there on")]
     fn with(bake: Duration, lame_duck: Duration) -> Self {
-        let policy =
-            Policy { ready_timeout: READY_TIMEOUT, drain_timeout: DRAIN_TIMEOUT, bake, lame_duck };
-        Self {
-            supervisor: Supervisor::new(policy, command("server")),
-            now: Instant::now(),
-            done: Vec::new(),
-        }
+        let policy = Policy { ready_timeout: READY_TIMEOUT, drain_timeout: DRAIN_TIMEOUT, bake, lame_duck };
+        Self { supervisor: Supervisor::new(policy, command("server")), now: Instant::now(), done: Vec::new() }
     }
 
     /// Generation 1 serves.
@@ -76,8 +68,7 @@ impl Story {
     /// These things are done, besides telling of it.
     #[track_caller]
     fn then(&mut self, wanted: &[Action]) -> &mut Self {
-        let done: Vec<_> =
-            self.done.iter().filter(|action| !matches!(action, Action::Tell(_))).cloned().collect();
+        let done: Vec<_> = self.done.iter().filter(|action| !matches!(action, Action::Tell(_))).cloned().collect();
         let done: Vec<_> = done.into_iter().map(without_words).collect();
         assert_eq!(done, wanted);
         self
@@ -103,9 +94,7 @@ impl Story {
 /// Stories compare outcomes; the words have tests of their own.
 fn without_words(action: Action) -> Action {
     match action {
-        Action::Answer(ticket, verdict) => {
-            Action::Answer(ticket, Verdict { reason: String::new(), ..verdict })
-        }
+        Action::Answer(ticket, verdict) => Action::Answer(ticket, Verdict { reason: String::new(), ..verdict }),
         other => other,
     }
 }
@@ -127,10 +116,7 @@ fn reload_to(ticket: u64, name: &str) -> Event {
 }
 
 fn spawned(generation: u64) -> Event {
-    Event::Spawned {
-        generation: Generation(generation),
-        pid: 1000 + i32::try_from(generation).unwrap(),
-    }
+    Event::Spawned { generation: Generation(generation), pid: 1000 + i32::try_from(generation).unwrap() }
 }
 
 fn ready(generation: u64) -> Event {

@@ -42,11 +42,7 @@ fn a_unix_socket_is_named_before_the_path() {
     for (text, socket, path) in table {
         let url = Url::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
         assert_eq!(url.unix_path, Some(PathBuf::from(socket)), "{text}");
-        assert_eq!(
-            (url.path_and_query.as_str(), url.authority().as_str()),
-            (path, "localhost"),
-            "{text}"
-        );
+        assert_eq!((url.path_and_query.as_str(), url.authority().as_str()), (path, "localhost"), "{text}");
         assert_eq!(Url::parse(&url.to_string()), Ok(url), "{text}");
     }
 }

@@ -56,26 +56,19 @@ impl fmt::Display for AdminError {
         match self {
             Self::Running { name, pid } => {
                 let pid = pid.map(|pid| format!(" as process {pid}")).unwrap_or_default();
-                write!(
-                    f,
-                    "a zdr called `{name}` is already running{pid}; stop it or choose another --name"
-                )
+                write!(f, "a zdr called `{name}` is already running{pid}; stop it or choose another --name")
             }
             Self::NotPrivate(path) => write!(
                 f,
                 "the directory {} belongs to somebody else; remove it or choose another place with --admin",
                 path.display()
             ),
-            Self::TooLong(path) => write!(
-                f,
-                "the path {} is too long for a socket; choose a shorter one with --admin",
-                path.display()
-            ),
-            Self::Make { path, source } => write!(
-                f,
-                "cannot make {}: {source}; choose another place with --admin PATH",
-                path.display()
-            ),
+            Self::TooLong(path) => {
+                write!(f, "the path {} is too long for a socket; choose a shorter one with --admin", path.display())
+            }
+            Self::Make { path, source } => {
+                write!(f, "cannot make {}: {source}; choose another place with --admin PATH", path.display())
+            }
             Self::Health { address, source } => {
                 write!(f, "cannot answer health questions on {address}: {source}")
             }
@@ -103,10 +96,8 @@ impl AdminAddress {
         }
         private_directory(path.parent().unwrap_or(Path::new("/")))?;
         let lock_path = beside(path, "lock");
-        let mut lock =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path);
-        let lock =
-            lock.as_mut().map_err(|error| make(&lock_path, io::Error::from(error.kind())))?;
+        let mut lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path);
+        let lock = lock.as_mut().map_err(|error| make(&lock_path, io::Error::from(error.kind())))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -120,8 +111,7 @@ impl AdminAddress {
             _ => {}
         }
         let listener = UnixListener::bind(path).map_err(|source| make(path, source))?;
-        fs::set_permissions(path, Permissions::from_mode(0o600))
-            .map_err(|source| make(path, source))?;
+        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| make(path, source))?;
         let lock = lock.try_clone().map_err(|source| make(&lock_path, source))?;
         Ok(Self { name: name.to_owned(), path: path.to_owned(), listener, _lock: lock })
     }

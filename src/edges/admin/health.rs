@@ -115,8 +115,7 @@ fn checks(picture: &Picture) -> BTreeMap<&'static str, Check> {
     };
     let mut checks = BTreeMap::from([("serving", Check { state, message })]);
     if let Some(verdict) = &status.last_verdict {
-        let state =
-            if verdict.outcome == Outcome::Done { Health::Healthy } else { Health::Degraded };
+        let state = if verdict.outcome == Outcome::Done { Health::Healthy } else { Health::Degraded };
         checks.insert("last_reload", Check { state, message: verdict.reason.clone() });
     }
     checks
@@ -128,13 +127,9 @@ pub(super) async fn in_flight(picture: &Picture) -> Count {
     let ports = ports(picture.listeners.iter().map(|(listener, _)| listener));
     let counting = spawn_blocking(move || {
         let known: Vec<i32> = roots.iter().map(|(_, root)| *root).collect();
-        let counts = roots.iter().map(|(generation, root)| {
-            count(*generation, *root, &known, &ports).unwrap_or_default()
-        });
-        counts.fold(Count::default(), |all, one| Count {
-            open: all.open + one.open,
-            busy: all.busy + one.busy,
-        })
+        let counts =
+            roots.iter().map(|(generation, root)| count(*generation, *root, &known, &ports).unwrap_or_default());
+        counts.fold(Count::default(), |all, one| Count { open: all.open + one.open, busy: all.busy + one.busy })
     });
     counting.await.unwrap_or_default()
 }

@@ -87,18 +87,11 @@ impl Routes {
         let status = &picture.status;
         match aspect {
             Aspect::Live => json_answer(StatusCode::OK, &json!({ "live": true })),
-            Aspect::Ready => {
-                said(status.ready, &json!({ "ready": status.ready, "state": status.state }))
-            }
-            Aspect::Startup => {
-                said(status.started, &json!({ "started": status.started, "state": status.state }))
-            }
+            Aspect::Ready => said(status.ready, &json!({ "ready": status.ready, "state": status.state })),
+            Aspect::Startup => said(status.started, &json!({ "started": status.started, "state": status.state })),
             Aspect::Full | Aspect::Stream => {
                 let report = Report::make(&picture).await;
-                said(
-                    report.status != Health::Unhealthy,
-                    &serde_json::to_value(&report).unwrap_or_default(),
-                )
+                said(report.status != Health::Unhealthy, &serde_json::to_value(&report).unwrap_or_default())
             }
         }
     }
@@ -121,22 +114,15 @@ impl Routes {
     }
 
     fn reload(&self, body: &Bytes) -> Answer {
-        let body =
-            if body.is_empty() { Ok(ReloadBody::default()) } else { serde_json::from_slice(body) };
+        let body = if body.is_empty() { Ok(ReloadBody::default()) } else { serde_json::from_slice(body) };
         let ReloadBody { command, wait } = match body {
             Ok(body) => body,
             Err(error) => {
-                return refusal(
-                    StatusCode::BAD_REQUEST,
-                    &format!("the body is no reload request: {error}"),
-                );
+                return refusal(StatusCode::BAD_REQUEST, &format!("the body is no reload request: {error}"));
             }
         };
         if command.as_ref().is_some_and(|words| words.first().is_none_or(String::is_empty)) {
-            return refusal(
-                StatusCode::BAD_REQUEST,
-                "`command` is empty; leave it out to keep the command",
-            );
+            return refusal(StatusCode::BAD_REQUEST, "`command` is empty; leave it out to keep the command");
         }
         let until = if wait == Wait::Drained { Until::Drained } else { Until::Serving };
         let order = Order::Reload { command, until };
@@ -172,14 +158,9 @@ impl Routes {
             loop {
                 ticks.tick().await;
                 let Some(picture) = self.picture().await else { return };
-                let report =
-                    serde_json::to_string(&Report::make(&picture).await).unwrap_or_default();
+                let report = serde_json::to_string(&Report::make(&picture).await).unwrap_or_default();
                 number += 1;
-                if events
-                    .send(Bytes::from(format!("id: {number}\nevent: health\ndata: {report}\n\n")))
-                    .await
-                    .is_err()
-                {
+                if events.send(Bytes::from(format!("id: {number}\nevent: health\ndata: {report}\n\n"))).await.is_err() {
                     return;
                 }
             }
@@ -238,16 +219,12 @@ async fn follow(mut story: broadcast::Receiver<Line>, events: mpsc::Sender<Bytes
 
 /// `poll_interval=1.0`, in seconds.
 fn poll_interval(query: Option<&str>) -> Result<Duration, String> {
-    let value = query
-        .into_iter()
-        .flat_map(|query| query.split('&'))
-        .find_map(|pair| pair.strip_prefix("poll_interval="));
+    let value =
+        query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| pair.strip_prefix("poll_interval="));
     let Some(value) = value else { return Ok(Duration::from_secs(1)) };
     match value.parse::<f64>() {
         Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err(format!(
-            "poll_interval should be a number of seconds from 0.1 to 3600, not `{value}`"
-        )),
+        _ => Err(format!("poll_interval should be a number of seconds from 0.1 to 3600, not `{value}`")),
     }
 }
 
@@ -264,8 +241,7 @@ fn refusal(status: StatusCode, why: &str) -> Answer {
 }
 
 fn wrong_method(allowed: &'static str) -> Answer {
-    let mut answer =
-        refusal(StatusCode::METHOD_NOT_ALLOWED, &format!("this path answers {allowed} only"));
+    let mut answer = refusal(StatusCode::METHOD_NOT_ALLOWED, &format!("this path answers {allowed} only"));
     answer.headers.push((ALLOW, HeaderValue::from_static(allowed)));
     answer
 }
@@ -287,8 +263,5 @@ fn stream_answer(kind: &'static str, body: mpsc::Receiver<Bytes>) -> Answer {
 }
 
 fn common(kind: &'static str) -> Vec<(HeaderName, HeaderValue)> {
-    vec![
-        (CONTENT_TYPE, HeaderValue::from_static(kind)),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ]
+    vec![(CONTENT_TYPE, HeaderValue::from_static(kind)), (CACHE_CONTROL, HeaderValue::from_static("no-store"))]
 }

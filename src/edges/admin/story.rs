@@ -22,8 +22,7 @@ impl Line {
         let name = value.get("event").and_then(Value::as_str).unwrap_or_default().to_owned();
         if let Value::Object(fields) = &mut value {
             fields.insert("message".to_owned(), news.to_string().into());
-            fields
-                .insert("time".to_owned(), humantime::format_rfc3339_millis(at).to_string().into());
+            fields.insert("time".to_owned(), humantime::format_rfc3339_millis(at).to_string().into());
         }
         Self { number, name, json: value.to_string() }
     }
@@ -45,11 +44,8 @@ impl Line {
 
 /// The last line of an order's answer.
 pub(super) fn verdict(verdict: &Verdict) -> Value {
-    let mut value =
-        json!({ "event": "verdict", "code": verdict.outcome.code(), "message": verdict.reason });
-    if let (Value::Object(all), Ok(Value::Object(fields))) =
-        (&mut value, serde_json::to_value(verdict))
-    {
+    let mut value = json!({ "event": "verdict", "code": verdict.outcome.code(), "message": verdict.reason });
+    if let (Value::Object(all), Ok(Value::Object(fields))) = (&mut value, serde_json::to_value(verdict)) {
         all.extend(fields);
     }
     value

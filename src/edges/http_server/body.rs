@@ -24,10 +24,7 @@ pub(super) async fn whole(incoming: Incoming, limits: Limits) -> Result<Bytes, A
     }
     match timeout(limits.body_time, within(incoming, limits.body_bytes)).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(Answer::error(
-            StatusCode::REQUEST_TIMEOUT,
-            "the request body did not arrive in time",
-        )),
+        Err(_) => Err(Answer::error(StatusCode::REQUEST_TIMEOUT, "the request body did not arrive in time")),
     }
 }
 
@@ -35,10 +32,7 @@ async fn within(mut incoming: Incoming, most: usize) -> Result<Bytes, Answer> {
     let mut body = BytesMut::new();
     while let Some(frame) = incoming.frame().await {
         let Ok(frame) = frame else {
-            return Err(Answer::error(
-                StatusCode::BAD_REQUEST,
-                "the request body ended early or is malformed",
-            ));
+            return Err(Answer::error(StatusCode::BAD_REQUEST, "the request body ended early or is malformed"));
         };
         // Trailers are not asked for and not kept.
         let Ok(piece) = frame.into_data() else { continue };
@@ -71,16 +65,11 @@ impl HttpBody for Outgoing {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut self.rest {
             Body::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Body::Stream(pieces) => {
-                pieces.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
-            }
+            Body::Stream(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
         }
     }
 

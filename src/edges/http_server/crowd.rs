@@ -19,12 +19,7 @@ pub(super) struct Crowd {
 impl Crowd {
     pub(super) fn new(most: usize) -> Self {
         // Turn 0 means that nobody is waiting.
-        Self {
-            most,
-            turns: Arc::new(AtomicU64::new(1)),
-            tasks: JoinSet::new(),
-            seats: HashMap::new(),
-        }
+        Self { most, turns: Arc::new(AtomicU64::new(1)), tasks: JoinSet::new(), seats: HashMap::new() }
     }
 
     /// A seat for a connection that has just come and not said anything.
@@ -35,11 +30,7 @@ impl Crowd {
     }
 
     /// Runs a connection. There may be one more than `most`: the one that is told there is no room, and first to go at the next.
-    pub(super) fn admit(
-        &mut self,
-        seat: Arc<Seat>,
-        connection: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub(super) fn admit(&mut self, seat: Arc<Seat>, connection: impl Future<Output = ()> + Send + 'static) {
         let task = self.tasks.spawn(connection);
         self.seats.insert(task.id(), (seat, task));
     }
@@ -71,8 +62,7 @@ impl Crowd {
     }
 
     fn longest_waiting(&self) -> Option<Id> {
-        let waiting =
-            self.seats.iter().filter_map(|(id, (seat, _))| Some((seat.waits_since()?, *id)));
+        let waiting = self.seats.iter().filter_map(|(id, (seat, _))| Some((seat.waits_since()?, *id)));
         waiting.min_by_key(|(turn, _)| *turn).map(|(_, id)| id)
     }
 

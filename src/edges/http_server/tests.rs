@@ -26,11 +26,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (opened, streams) = mpsc::unbounded_channel();
         let answer = move |asked| ready(answer(asked, &opened));
-        Self {
-            address,
-            streams,
-            task: tokio::spawn(serve(Door::Tcp(listener), limits, None, answer)),
-        }
+        Self { address, streams, task: tokio::spawn(serve(Door::Tcp(listener), limits, None, answer)) }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -131,10 +127,7 @@ async fn a_connection_serves_one_request_after_another() {
         client.write_all(get("/asked?a=b").as_bytes()).await.unwrap();
         assert_eq!(reply(&mut client, true).await.body, "GET Some(\"a=b\")");
     }
-    client
-        .write_all(b"POST /echo HTTP/1.1\r\nhost: zdr\r\ncontent-length: 4\r\n\r\nping")
-        .await
-        .unwrap();
+    client.write_all(b"POST /echo HTTP/1.1\r\nhost: zdr\r\ncontent-length: 4\r\n\r\nping").await.unwrap();
     assert_eq!(reply(&mut client, true).await.body, "ping");
 }
 
@@ -167,17 +160,12 @@ async fn an_oversize_head_is_refused() {
 async fn an_oversize_body_is_refused_whether_announced_or_not() {
     let server = Server::with(Limits::default()).await;
     let body = "x".repeat(200_000);
-    let announced =
-        format!("POST /echo HTTP/1.1\r\nhost: zdr\r\ncontent-length: 80000\r\n\r\n{body}");
-    let chunked = format!(
-        "POST /echo HTTP/1.1\r\nhost: zdr\r\ntransfer-encoding: chunked\r\n\r\n30d40\r\n{body}\r\n0\r\n\r\n"
-    );
+    let announced = format!("POST /echo HTTP/1.1\r\nhost: zdr\r\ncontent-length: 80000\r\n\r\n{body}");
+    let chunked =
+        format!("POST /echo HTTP/1.1\r\nhost: zdr\r\ntransfer-encoding: chunked\r\n\r\n30d40\r\n{body}\r\n0\r\n\r\n");
     for request in [announced, chunked] {
         let refused = server.ask(&request).await;
-        assert_eq!(
-            (refused.status, refused.body.as_str()),
-            (413, "{\"error\":\"the request body is too large\"}\n")
-        );
+        assert_eq!((refused.status, refused.body.as_str()), (413, "{\"error\":\"the request body is too large\"}\n"));
     }
     server.still_works().await;
 }
@@ -187,8 +175,7 @@ async fn a_client_that_talks_on_is_heard_out_not_reset() {
     let server = Server::with(Limits::default()).await;
     let mut client = server.connect().await;
     let body = "x".repeat(8 << 20);
-    let request =
-        format!("POST /echo HTTP/1.1\r\nhost: zdr\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let request = format!("POST /echo HTTP/1.1\r\nhost: zdr\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     in_time(client.write_all(request.as_bytes())).await.unwrap();
     assert_eq!(reply(&mut client, true).await.status, 413);
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
@@ -197,8 +184,7 @@ async fn a_client_that_talks_on_is_heard_out_not_reset() {
 #[tokio::test]
 async fn a_client_that_asks_first_is_refused_before_it_sends_an_oversize_body() {
     let server = Server::with(Limits::default()).await;
-    let asks =
-        "POST /echo HTTP/1.1\r\nhost: zdr\r\nexpect: 100-continue\r\ncontent-length: 80000\r\n\r\n";
+    let asks = "POST /echo HTTP/1.1\r\nhost: zdr\r\nexpect: 100-continue\r\ncontent-length: 80000\r\n\r\n";
     assert_eq!(server.ask(asks).await.status, 413);
 }
 
@@ -299,11 +285,7 @@ async fn a_crowd_of_streams_is_busy_until_one_ends() {
     }
     for _ in 0..8 {
         let refused = server.ask(&get("/hello")).await;
-        assert_eq!(
-            (refused.status, refused.body.contains("{\"error\":")),
-            (503, true),
-            "{refused:?}"
-        );
+        assert_eq!((refused.status, refused.body.contains("{\"error\":")), (503, true), "{refused:?}");
         assert!(refused.head.contains("retry-after: 1"), "{refused:?}");
     }
     let (mut client, sender) = streams.pop().unwrap();

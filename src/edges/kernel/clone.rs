@@ -93,15 +93,10 @@ impl std::error::Error for SpawnError {
 /// Starts the program and returns when it was executed, or with the step that failed.
 pub fn spawn(program: &Program<'_>) -> Result<Spawned, SpawnError> {
     let prepare = |source: io::Error| SpawnError { step: Step::Descriptors, source };
-    let first_free = 3 + i32::try_from(program.descriptors.len())
-        .map_err(|error| prepare(io::Error::other(error)))?;
+    let first_free = 3 + i32::try_from(program.descriptors.len()).map_err(|error| prepare(io::Error::other(error)))?;
     // Copies beyond the range that is filled, so that the order of filling does not matter.
-    let lent = program
-        .descriptors
-        .iter()
-        .map(|fd| copy(*fd, first_free))
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(prepare)?;
+    let lent =
+        program.descriptors.iter().map(|fd| copy(*fd, first_free)).collect::<io::Result<Vec<_>>>().map_err(prepare)?;
     let (report, told) = report_pipe(first_free).map_err(prepare)?;
     let mut prepared = Prepared::new(program, &lent, told.as_raw_fd());
 
@@ -176,8 +171,7 @@ const LISTEN_PID: &[u8] = b"LISTEN_PID=";
 
 impl<'a> Prepared<'a> {
     fn new(program: &'a Program<'a>, lent: &[OwnedFd], told: RawFd) -> Self {
-        let pointers =
-            |strings: &[CString]| strings.iter().map(|string| string.as_ptr()).collect::<Vec<_>>();
+        let pointers = |strings: &[CString]| strings.iter().map(|string| string.as_ptr()).collect::<Vec<_>>();
         let terminated = |strings: &[CString]| [pointers(strings), vec![ptr::null()]].concat();
         let mut listen_pid = program.listen_pid.then(|| Box::new([0; 24]));
         let mut environment = pointers(&program.environment);
@@ -190,10 +184,7 @@ impl<'a> Prepared<'a> {
             candidates: pointers(&program.candidates),
             arguments: terminated(&program.arguments),
             environment,
-            directory: program
-                .directory
-                .as_ref()
-                .map_or(ptr::null(), |directory| directory.as_ptr()),
+            directory: program.directory.as_ref().map_or(ptr::null(), |directory| directory.as_ptr()),
             lent: lent.iter().map(AsRawFd::as_raw_fd).collect(),
             told,
             listen_pid,
@@ -242,9 +233,7 @@ impl<'a> Prepared<'a> {
                 }
                 number += 1;
             }
-            if libc::syscall(libc::SYS_close_range, number, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC)
-                < 0
-            {
+            if libc::syscall(libc::SYS_close_range, number, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) < 0 {
                 return 2;
             }
             if !self.directory.is_null() && libc::syscall(libc::SYS_chdir, self.directory) < 0 {
@@ -268,12 +257,7 @@ impl<'a> Prepared<'a> {
         unsafe {
             let mut denied = false;
             for candidate in &self.candidates {
-                libc::syscall(
-                    libc::SYS_execve,
-                    *candidate,
-                    self.arguments.as_ptr(),
-                    self.environment.as_ptr(),
-                );
+                libc::syscall(libc::SYS_execve, *candidate, self.arguments.as_ptr(), self.environment.as_ptr());
                 match *libc::__errno_location() {
                     libc::EACCES => denied = true,
                     libc::ENOENT | libc::ENOTDIR => {}

@@ -12,8 +12,7 @@ impl PidFd {
     pub fn open(pid: i32) -> io::Result<Self> {
         // SAFETY: the call takes two numbers; a descriptor that it returns is new and nobody else's.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        let fd =
-            RawFd::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+        let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
         // SAFETY: as above; it is owned from here on.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
@@ -26,9 +25,7 @@ impl PidFd {
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         let no_info: *const libc::siginfo_t = std::ptr::null();
         // SAFETY: the descriptor is open for the time of the call, and a null info is allowed (pidfd_send_signal(2)).
-        match unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, no_info, 0)
-        } {
+        match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, no_info, 0) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

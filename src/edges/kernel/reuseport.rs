@@ -28,12 +28,8 @@ pub fn steer(member: BorrowedFd<'_>, steering: Steering) -> io::Result<()> {
 /// from its TCP header on; byte 13 has the flags, RFC 9293 §3.1).
 pub fn hold_new_connections(listener: BorrowedFd<'_>) -> io::Result<()> {
     const SYN: u32 = 0x02;
-    let program = [
-        statement(LOAD_BYTE, 13),
-        jump(JUMP_IF_ANY_BIT, SYN, 0, 1),
-        statement(RETURN, 0),
-        statement(RETURN, u32::MAX),
-    ];
+    let program =
+        [statement(LOAD_BYTE, 13), jump(JUMP_IF_ANY_BIT, SYN, 0, 1), statement(RETURN, 0), statement(RETURN, u32::MAX)];
     attach(listener, libc::SO_ATTACH_FILTER, &program)
 }
 
@@ -85,9 +81,7 @@ impl Steering {
         }
         tests.extend([statement(RETURN, elsewhere), serve]);
         let last = tests.len() - 1;
-        for (position, test) in
-            tests.iter_mut().enumerate().filter(|(_, test)| test.code == JUMP_IF_EQUAL)
-        {
+        for (position, test) in tests.iter_mut().enumerate().filter(|(_, test)| test.code == JUMP_IF_EQUAL) {
             test.jf = u8::try_from(last - position - 1).unwrap_or(u8::MAX);
         }
         tests
@@ -113,8 +107,8 @@ mod tests {
     use std::os::fd::AsFd;
 
     use nix::sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen,
-        setsockopt, socket, sockopt,
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt, socket,
+        sockopt,
     };
 
     use super::*;
@@ -129,26 +123,15 @@ mod tests {
     }
 
     /// A connection from a source port that was steered before it is used.
-    fn probe(
-        group: &TcpListener,
-        to: SocketAddr,
-        steering: impl Fn(SocketAddr) -> Steering,
-    ) -> TcpStream {
+    fn probe(group: &TcpListener, to: SocketAddr, steering: impl Fn(SocketAddr) -> Steering) -> TcpStream {
         let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let fd = socket(family, SockType::Stream, SockFlag::empty(), None).unwrap();
-        bind(
-            std::os::fd::AsRawFd::as_raw_fd(&fd),
-            &SockaddrStorage::from(SocketAddr::new(to.ip(), 0)),
-        )
-        .unwrap();
+        bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &SockaddrStorage::from(SocketAddr::new(to.ip(), 0))).unwrap();
         let source: SockaddrStorage = getsockname(std::os::fd::AsRawFd::as_raw_fd(&fd)).unwrap();
         let port = source.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::port);
-        let port = port
-            .or_else(|| source.as_sockaddr_in6().map(nix::sys::socket::SockaddrIn6::port))
-            .unwrap();
+        let port = port.or_else(|| source.as_sockaddr_in6().map(nix::sys::socket::SockaddrIn6::port)).unwrap();
         steer(group.as_fd(), steering(SocketAddr::new(to.ip(), port))).unwrap();
-        nix::sys::socket::connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &SockaddrStorage::from(to))
-            .unwrap();
+        nix::sys::socket::connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &SockaddrStorage::from(to)).unwrap();
         TcpStream::from(fd)
     }
 
@@ -169,8 +152,7 @@ mod tests {
             let to = SocketAddr::new(connect.parse().unwrap(), old.local_addr().unwrap().port());
             let new = member(old.local_addr().unwrap());
             for _ in 0..20 {
-                let probe =
-                    probe(&old, to, |client| Steering { serving: 0, probe: Some((client, 1)) });
+                let probe = probe(&old, to, |client| Steering { serving: 0, probe: Some((client, 1)) });
                 let other = TcpStream::connect(to).unwrap();
                 assert_eq!((accepted(&old), accepted(&new)), (1, 1), "{listen} from {connect}");
                 drop((probe, other));
@@ -196,8 +178,7 @@ mod tests {
         let listener = member("127.0.0.1:0".parse().unwrap());
         let to = listener.local_addr().unwrap();
         hold_new_connections(listener.as_fd()).unwrap();
-        let error =
-            TcpStream::connect_timeout(&to, std::time::Duration::from_millis(50)).unwrap_err();
+        let error = TcpStream::connect_timeout(&to, std::time::Duration::from_millis(50)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recvfrom, sendto,
-    setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recvfrom, sendto, setsockopt, socket,
+    sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -125,24 +125,22 @@ impl SockDiag {
     /// The cookies of the handshakes on local port `port` that wait for the client's last word.
     pub fn half_open(&mut self, port: u16) -> io::Result<HashSet<u64>> {
         let states = 1 << state::SYN_RECV | 1 << state::NEW_SYN_RECV;
-        let cookies = self
-            .dump(libc::IPPROTO_TCP, states, wire::NO_EXTENSION, port, |found| Ok(found.cookie))?;
+        let cookies = self.dump(libc::IPPROTO_TCP, states, wire::NO_EXTENSION, port, |found| Ok(found.cookie))?;
         Ok(cookies.into_iter().collect())
     }
 
     /// The established and closing connections whose local port is `port`.
     pub fn connections(&mut self, port: u16) -> io::Result<Vec<Connection>> {
         let states = state::OPEN.iter().fold(0, |all, state| all | 1 << state);
-        let mut connections =
-            self.dump(libc::IPPROTO_TCP, states, wire::TCP_INFO, port, |found| {
-                Ok(Connection {
-                    local: canonical(found.local),
-                    peer: canonical(found.peer),
-                    cookie: found.cookie,
-                    inode: found.inode,
-                    busy: Exchange::read(found)?.is_some_and(Exchange::is_busy),
-                })
-            })?;
+        let mut connections = self.dump(libc::IPPROTO_TCP, states, wire::TCP_INFO, port, |found| {
+            Ok(Connection {
+                local: canonical(found.local),
+                peer: canonical(found.peer),
+                cookie: found.cookie,
+                inode: found.inode,
+                busy: Exchange::read(found)?.is_some_and(Exchange::is_busy),
+            })
+        })?;
         // A dump continues by position in the hash table, so a change between two datagrams can show a socket twice.
         connections.sort_unstable_by_key(|connection| connection.cookie);
         connections.dedup_by_key(|connection| connection.cookie);
@@ -178,11 +176,7 @@ impl SockDiag {
         Ok(all)
     }
 
-    fn dump_whole<T>(
-        &mut self,
-        request: &Request,
-        make: impl Fn(&Found<'_>) -> io::Result<T>,
-    ) -> io::Result<Vec<T>> {
+    fn dump_whole<T>(&mut self, request: &Request, make: impl Fn(&Found<'_>) -> io::Result<T>) -> io::Result<Vec<T>> {
         for _ in 0..ATTEMPTS {
             let mut all = Vec::new();
             let whole = self.ask(request, &mut |found| {
@@ -201,11 +195,7 @@ impl SockDiag {
         )))
     }
 
-    fn ask(
-        &mut self,
-        request: &Request,
-        take: &mut dyn FnMut(&Found<'_>) -> io::Result<()>,
-    ) -> io::Result<Whole> {
+    fn ask(&mut self, request: &Request, take: &mut dyn FnMut(&Found<'_>) -> io::Result<()>) -> io::Result<Whole> {
         let answer = self.send(request).and_then(|()| self.receive(take));
         if answer.is_err() {
             // While a dump given up half-way is unread, the kernel refuses the next one with EBUSY (`__netlink_dump_start` in
@@ -226,8 +216,7 @@ impl SockDiag {
     fn receive(&mut self, take: &mut dyn FnMut(&Found<'_>) -> io::Result<()>) -> io::Result<Whole> {
         let mut whole = Whole::Yes;
         loop {
-            let (length, sender) =
-                retried(|| recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), &mut self.buffer))?;
+            let (length, sender) = retried(|| recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), &mut self.buffer))?;
             // A privileged process may write to our port as well; only the kernel has the port 0.
             if sender.is_none_or(|sender| sender.pid() != 0) {
                 continue;
@@ -261,12 +250,8 @@ enum Whole {
 }
 
 fn netlink() -> io::Result<OwnedFd> {
-    let socket = socket(
-        AddressFamily::Netlink,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkSockDiag,
-    )?;
+    let socket =
+        socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &PATIENCE)?;
     Ok(socket)
 }
@@ -283,9 +268,7 @@ fn retried<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
 /// How far the server is with a connection that an exact look-up found.
 fn standing(found: &Found<'_>) -> Accepted {
     match (found.state, found.inode) {
-        (state::ESTABLISHED | state::CLOSE_WAIT | state::SYN_RECV | state::NEW_SYN_RECV, 0) => {
-            Accepted::Waiting
-        }
+        (state::ESTABLISHED | state::CLOSE_WAIT | state::SYN_RECV | state::NEW_SYN_RECV, 0) => Accepted::Waiting,
         // Once the connection is gone, the kernel answers with the listener (`__inet_lookup` in `include/net/inet_hashtables.h`). One that
         // closes without an inode belongs to no process any more.
         (state::LISTEN, _) | (_, 0) => Accepted::NotConnected,

@@ -75,10 +75,7 @@ impl fmt::Display for ListenError {
                 "cannot steer connections to {address}: {source}; zdr needs Linux 4.5 or newer for TCP with SO_REUSEPORT"
             ),
             Self::Unsupported { address } => {
-                write!(
-                    f,
-                    "cannot listen on {address}: Unix sockets are not supported yet; use a TCP address"
-                )
+                write!(f, "cannot listen on {address}: Unix sockets are not supported yet; use a TCP address")
             }
         }
     }

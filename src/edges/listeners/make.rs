@@ -8,8 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen,
-    setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt, socket, sockopt,
 };
 use nix::sys::stat::fstat;
 
@@ -25,8 +24,7 @@ pub(super) fn first(listener: &Listener) -> Result<(OwnedFd, Address), ListenErr
     let (made, listener) = match make(listener) {
         Err(error) if lacks_ipv6(&error) && is_any_ipv6(listener) => {
             let any = listener.address.socket().map_or(0, |socket| socket.port());
-            let listener =
-                with_socket(listener, SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), any));
+            let listener = with_socket(listener, SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), any));
             (make(&listener), listener)
         }
         made => (made, listener.clone()),
@@ -39,10 +37,7 @@ pub(super) fn first(listener: &Listener) -> Result<(OwnedFd, Address), ListenErr
 }
 
 /// One more socket of a listener that has these.
-pub(super) fn another(
-    listener: &Listener,
-    ours: &[BorrowedFd<'_>],
-) -> Result<OwnedFd, ListenError> {
+pub(super) fn another(listener: &Listener, ours: &[BorrowedFd<'_>]) -> Result<OwnedFd, ListenError> {
     nobody_else(listener, ours)?;
     make(listener).map_err(|source| refused(listener, source))
 }
@@ -92,20 +87,16 @@ fn nobody_else(listener: &Listener, ours: &[BorrowedFd<'_>]) -> Result<(), Liste
     };
     // Where the kernel does not tell who listens, bind(2) still refuses all but those who share on purpose.
     let transport = if listener.address.is_stream() { Transport::Tcp } else { Transport::Udp };
-    let Ok(bound) = SockDiag::open().and_then(|mut diag| diag.bound(transport, address.port()))
-    else {
+    let Ok(bound) = SockDiag::open().and_then(|mut diag| diag.bound(transport, address.port())) else {
         return Ok(());
     };
-    let ours: Vec<u64> =
-        ours.iter().filter_map(|fd| fstat(*fd).ok()).map(|stat| stat.st_ino).collect();
-    let foreign = |other: &&Bound| {
-        overlap(address, listener.options.v6only, other) && !ours.contains(&other.inode.into())
-    };
+    let ours: Vec<u64> = ours.iter().filter_map(|fd| fstat(*fd).ok()).map(|stat| stat.st_ino).collect();
+    let foreign =
+        |other: &&Bound| overlap(address, listener.options.v6only, other) && !ours.contains(&other.inode.into());
     match bound.iter().find(foreign) {
-        Some(other) => Err(ListenError::InUse {
-            address: listener.address.to_string(),
-            holder: holder_anywhere(other.inode),
-        }),
+        Some(other) => {
+            Err(ListenError::InUse { address: listener.address.to_string(), holder: holder_anywhere(other.inode) })
+        }
         None => Ok(()),
     }
 }
@@ -123,24 +114,18 @@ fn overlap(ours: SocketAddr, v6only: bool, other: &Bound) -> bool {
 fn refused(listener: &Listener, source: io::Error) -> ListenError {
     let address = listener.address.to_string();
     match source.kind() {
-        io::ErrorKind::Unsupported if listener.address.socket().is_none() => {
-            ListenError::Unsupported { address }
-        }
+        io::ErrorKind::Unsupported if listener.address.socket().is_none() => ListenError::Unsupported { address },
         io::ErrorKind::AddrInUse => ListenError::InUse { address, holder: None },
         _ => ListenError::Socket { address, source },
     }
 }
 
 fn lacks_ipv6(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::EAFNOSUPPORT)
-        || error.kind() == io::ErrorKind::AddrNotAvailable
+    error.raw_os_error() == Some(libc::EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 fn is_any_ipv6(listener: &Listener) -> bool {
-    listener
-        .address
-        .socket()
-        .is_some_and(|address| address.is_ipv6() && address.ip().is_unspecified())
+    listener.address.socket().is_some_and(|address| address.is_ipv6() && address.ip().is_unspecified())
 }
 
 fn with_socket(listener: &Listener, socket: SocketAddr) -> Listener {
@@ -153,13 +138,7 @@ fn with_socket(listener: &Listener, socket: SocketAddr) -> Listener {
 
 fn address_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
     let storage: SockaddrStorage = getsockname(socket.as_raw_fd())?;
-    let v4 = storage
-        .as_sockaddr_in()
-        .map(|address| SocketAddr::new(address.ip().into(), address.port()));
-    let v6 = || {
-        storage
-            .as_sockaddr_in6()
-            .map(|address| SocketAddr::new(address.ip().into(), address.port()))
-    };
+    let v4 = storage.as_sockaddr_in().map(|address| SocketAddr::new(address.ip().into(), address.port()));
+    let v6 = || storage.as_sockaddr_in6().map(|address| SocketAddr::new(address.ip().into(), address.port()));
     v4.or_else(v6).ok_or_else(|| io::Error::other("the kernel names no address"))
 }

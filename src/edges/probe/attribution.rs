@@ -26,13 +26,9 @@ pub(super) fn of_tcp(
     roots: Vec<(Generation, i32)>,
 ) -> Hook {
     Box::new(move || {
-        let mut diag = SockDiag::open()
-            .map_err(|error| format!("cannot tell who answers: sock_diag: {error}"))?;
+        let mut diag = SockDiag::open().map_err(|error| format!("cannot tell who answers: sock_diag: {error}"))?;
         for _ in 0..POLLS {
-            match diag
-                .accepted(client, server)
-                .map_err(|error| format!("cannot tell who answers: {error}"))?
-            {
+            match diag.accepted(client, server).map_err(|error| format!("cannot tell who answers: {error}"))? {
                 Accepted::By { inode } => return belongs(inode, wanted, &roots),
                 Accepted::NotConnected => return Err("the connection was closed".to_owned()),
                 Accepted::Waiting => park_timeout(Duration::from_millis(1)),
@@ -43,11 +39,7 @@ pub(super) fn of_tcp(
 }
 
 /// For a Unix socket: the kernel tells who called listen(2) (SO_PEERCRED, unix(7)).
-pub(super) fn of_unix(
-    stream: &UnixStream,
-    wanted: Generation,
-    roots: Vec<(Generation, i32)>,
-) -> Hook {
+pub(super) fn of_unix(stream: &UnixStream, wanted: Generation, roots: Vec<(Generation, i32)>) -> Hook {
     let peer = getsockopt(&stream.as_fd(), PeerCredentials);
     Box::new(move || {
         let pid = peer.map_err(|error| format!("cannot tell who answers: {error}"))?.pid();
@@ -58,26 +50,19 @@ pub(super) fn of_unix(
 fn belongs(inode: u32, wanted: Generation, roots: &[(Generation, i32)]) -> Result<(), String> {
     // The new generation first: it is the small tree, and the usual answer.
     let newest_first = roots.iter().filter(|(generation, _)| *generation == wanted);
-    for (generation, root) in
-        newest_first.chain(roots.iter().filter(|(generation, _)| *generation != wanted))
-    {
+    for (generation, root) in newest_first.chain(roots.iter().filter(|(generation, _)| *generation != wanted)) {
         if let Some(pid) = holder(inode, &tree(*root)) {
             return answered(pid, Some(*generation), wanted);
         }
     }
     match holder_anywhere(inode) {
         Some((pid, _)) => answered(pid, None, wanted),
-        None => {
-            Err("cannot tell who answers: /proc does not show who holds the connection".to_owned())
-        }
+        None => Err("cannot tell who answers: /proc does not show who holds the connection".to_owned()),
     }
 }
 
 fn owned(pid: i32, wanted: Generation, roots: &[(Generation, i32)]) -> Result<(), String> {
-    let generation = roots
-        .iter()
-        .find(|(_, root)| tree(*root).contains(&pid))
-        .map(|(generation, _)| *generation);
+    let generation = roots.iter().find(|(_, root)| tree(*root).contains(&pid)).map(|(generation, _)| *generation);
     answered(pid, generation, wanted)
 }
 
@@ -85,9 +70,9 @@ fn answered(pid: i32, generation: Option<Generation>, wanted: Generation) -> Res
     let who = program(pid).unwrap_or_else(|| "?".to_owned());
     match generation {
         Some(generation) if generation == wanted => Ok(()),
-        Some(generation) => Err(format!(
-            "answered by process {pid} ({who}) of generation {generation}, not by the new one"
-        )),
+        Some(generation) => {
+            Err(format!("answered by process {pid} ({who}) of generation {generation}, not by the new one"))
+        }
         None => Err(format!("answered by process {pid} ({who}), which does not belong to zdr")),
     }
 }

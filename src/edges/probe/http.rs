@@ -15,9 +15,7 @@ use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
-};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 
 use super::tls::{self, TlsStream, Trust};
 use super::wire::Wire;
@@ -250,9 +248,9 @@ fn why(error: ureq::Error) -> HttpError {
             let text = error.to_string();
             match text.strip_prefix("http parse fail: ") {
                 Some(reason) => HttpError::NotHttp { reason: reason.to_owned() },
-                None if text.starts_with("output too small") => HttpError::Unaskable {
-                    reason: format!("the path is longer than {} KiB", LINE_MAX / 1024),
-                },
+                None if text.starts_with("output too small") => {
+                    HttpError::Unaskable { reason: format!("the path is longer than {} KiB", LINE_MAX / 1024) }
+                }
                 None => HttpError::NotHttp { reason: text },
             }
         }
@@ -267,11 +265,7 @@ struct Given(Mutex<Option<Exchange>>);
 impl Connector for Given {
     type Out = Exchange;
 
-    fn connect(
-        &self,
-        _: &ConnectionDetails<'_>,
-        _: Option<()>,
-    ) -> Result<Option<Exchange>, ureq::Error> {
+    fn connect(&self, _: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Exchange>, ureq::Error> {
         Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).take())
     }
 }
@@ -282,12 +276,7 @@ impl Connector for Given {
 struct Nowhere;
 
 impl Resolver for Nowhere {
-    fn resolve(
-        &self,
-        _: &Uri,
-        _: &Config,
-        _: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let mut addresses = self.empty();
         addresses.push(SocketAddr::from(([0, 0, 0, 0], 0)));
         Ok(addresses)
@@ -329,10 +318,7 @@ struct Exchange {
 
 impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exchange")
-            .field("channel", &self.channel)
-            .field("heard", &self.heard)
-            .finish_non_exhaustive()
+        f.debug_struct("Exchange").field("channel", &self.channel).field("heard", &self.heard).finish_non_exhaustive()
     }
 }
 
@@ -358,11 +344,7 @@ impl Transport for Exchange {
         // No header can hold an empty line, so the first one ends the request; a full buffer may
         // leave it for itself.
         let is_the_end = output.ends_with(b"\r\n\r\n") || output == b"\r\n";
-        let hook = if is_the_end {
-            self.hook.get_mut().unwrap_or_else(PoisonError::into_inner).take()
-        } else {
-            None
-        };
+        let hook = if is_the_end { self.hook.get_mut().unwrap_or_else(PoisonError::into_inner).take() } else { None };
         let (now, last) = output.split_at(amount - if hook.is_some() { 2 } else { 0 });
         self.channel.write_all(now).map_err(|e| failed(e, self.heard, self.limit))?;
         if let Some(hook) = hook {

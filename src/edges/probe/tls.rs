@@ -14,8 +14,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, InvalidMessage, RootCertStore,
-    SignatureScheme, StreamOwned,
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, InvalidMessage, RootCertStore, SignatureScheme,
+    StreamOwned,
 };
 
 use super::wire::Wire;
@@ -44,8 +44,7 @@ impl Trust {
 pub(super) fn handshake(mut wire: Wire, host: &str, trust: Trust) -> io::Result<TlsStream> {
     let peer = wire.peer()?.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let name = ServerName::try_from(host.to_owned()).unwrap_or(ServerName::IpAddress(peer.into()));
-    let mut tls =
-        ClientConnection::new(Arc::new(config(trust)?), name).map_err(io::Error::other)?;
+    let mut tls = ClientConnection::new(Arc::new(config(trust)?), name).map_err(io::Error::other)?;
     tls.complete_io(&mut wire)?;
     if tls.is_handshaking() {
         return Err(ErrorKind::UnexpectedEof.into());
@@ -81,9 +80,7 @@ fn config(trust: Trust) -> io::Result<ClientConfig> {
             .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
             .with_no_client_auth(),
         Trust::Roots => builder
-            .with_root_certificates(RootCertStore {
-                roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-            })
+            .with_root_certificates(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
             .with_no_client_auth(),
     };
     config.resumption = Resumption::disabled();
@@ -112,12 +109,7 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -126,12 +118,7 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -1,4 +1,5 @@
 //! Real processes, and what `/proc` says of them.
+#![expect(clippy::disallowed_methods, reason = "a test keeps its own deadline")]
 
 use std::io;
 use std::net::TcpListener;
@@ -48,7 +49,7 @@ fn wait_until(condition: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !condition() {
         assert!(Instant::now() < deadline, "it did not come to pass in 10 seconds");
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::park_timeout(Duration::from_millis(2));
     }
 }
 

@@ -167,8 +167,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Answer, Body)>, Broken> {
     };
     let status = head.code.unwrap_or_default();
     let mut answer = Answer { status, generation: None, reusable: head.version == Some(1) };
-    let mut body =
-        if matches!(status, 100..200 | 204 | 304) { Body::Length(0) } else { Body::UntilClose };
+    let mut body = if matches!(status, 100..200 | 204 | 304) { Body::Length(0) } else { Body::UntilClose };
     for header in head.headers.iter() {
         let value = str::from_utf8(header.value).unwrap_or_default().trim();
         match header.name.to_ascii_lowercase().as_str() {
@@ -177,9 +176,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Answer, Body)>, Broken> {
             "connection" if lists(value, "keep-alive") => answer.reusable = true,
             "transfer-encoding" if lists(value, "chunked") => body = Body::Chunked,
             "content-length" if matches!(body, Body::UntilClose) => {
-                let length = value
-                    .parse()
-                    .map_err(|_| Broken::Garbage(format!("content-length {value}")))?;
+                let length = value.parse().map_err(|_| Broken::Garbage(format!("content-length {value}")))?;
                 body = Body::Length(length);
             }
             _ => {}

@@ -59,10 +59,7 @@ impl Client {
         let started = Instant::now();
         let every = shape.rate_per_client.map(|rate| Duration::from_secs_f64(1.0 / rate));
         let count = shape.new_connection_clients + shape.keep_alive_clients;
-        let kinds = [
-            (Kind::NewConnection, shape.new_connection_clients),
-            (Kind::KeepAlive, shape.keep_alive_clients),
-        ];
+        let kinds = [(Kind::NewConnection, shape.new_connection_clients), (Kind::KeepAlive, shape.keep_alive_clients)];
         let kinds = kinds.into_iter().flat_map(|(kind, count)| std::iter::repeat_n(kind, count));
         let client = |(place, kind): (u32, Kind)| Self {
             target,
@@ -70,8 +67,7 @@ impl Client {
             request: request(target, &shape.path, kind),
             limit: shape.limit,
             started,
-            first: started
-                + every.unwrap_or_default() * place / u32::try_from(count).unwrap_or(u32::MAX),
+            first: started + every.unwrap_or_default() * place / u32::try_from(count).unwrap_or(u32::MAX),
             every,
             progress: Arc::clone(progress),
             tell: tell.clone(),
@@ -118,10 +114,9 @@ impl Client {
 
     async fn request_in_time(&mut self) -> Result<Answer, Lost> {
         let limit = self.limit;
-        let answer = timeout(limit, self.exchange()).await.map_err(|_| Lost {
-            failure: Failure::Late,
-            text: format!("no whole answer within {limit:?}"),
-        })??;
+        let answer = timeout(limit, self.exchange())
+            .await
+            .map_err(|_| Lost { failure: Failure::Late, text: format!("no whole answer within {limit:?}") })??;
         match answer.status {
             200..300 => Ok(answer),
             status => Err(Lost { failure: Failure::Status, text: format!("status {status}") }),
@@ -135,12 +130,8 @@ impl Client {
                 None => self.tally.closed_idle += 1,
             }
         }
-        let mut stream =
-            TcpStream::connect(self.target).await.map_err(|cause| not_connected(&cause))?;
-        stream
-            .write_all(self.request.as_bytes())
-            .await
-            .map_err(|cause| Lost::from(Broken::Reset(cause)))?;
+        let mut stream = TcpStream::connect(self.target).await.map_err(|cause| not_connected(&cause))?;
+        stream.write_all(self.request.as_bytes()).await.map_err(|cause| Lost::from(Broken::Reset(cause)))?;
         let answer = answer::read(&mut stream).await?;
         self.keep(stream, &answer);
         Ok(answer)
@@ -176,19 +167,14 @@ impl Client {
             // The owner may be gone, and then nobody wants to know.
             let _ = self.tell.send(FirstAnswer { generation, at });
         }
-        let touched_by_reload =
-            phase % 2 == 1 || phase != self.progress.phase_changes.load(Ordering::SeqCst);
+        let touched_by_reload = phase % 2 == 1 || phase != self.progress.phase_changes.load(Ordering::SeqCst);
         self.tally.answered(at - intended, touched_by_reload, answer.generation);
         self.progress.answered.fetch_add(1, Ordering::Relaxed);
     }
 
     fn count_lost(&mut self, lost: Lost, intended: Instant) {
         let Lost { failure, text } = lost;
-        self.tally.lost(Trace {
-            at: intended.saturating_duration_since(self.started),
-            failure,
-            text,
-        });
+        self.tally.lost(Trace { at: intended.saturating_duration_since(self.started), failure, text });
     }
 }
 

@@ -101,16 +101,10 @@ impl Tally {
         self.failures.values().sum()
     }
 
-    pub(super) fn answered(
-        &mut self,
-        latency: Duration,
-        touched_by_reload: bool,
-        generation: Option<u64>,
-    ) {
+    pub(super) fn answered(&mut self, latency: Duration, touched_by_reload: bool, generation: Option<u64>) {
         self.ok += 1;
         let latency = u64::try_from(latency.as_micros()).unwrap_or(LONGEST);
-        if touched_by_reload { &mut self.reload } else { &mut self.steady }
-            .saturating_record(latency);
+        if touched_by_reload { &mut self.reload } else { &mut self.steady }.saturating_record(latency);
         if let Some(generation) = generation {
             *self.by_generation.entry(generation).or_default() += 1;
         }
@@ -142,8 +136,7 @@ impl Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        let latencies = Histogram::new_with_bounds(1, LONGEST, 3)
-            .expect("the bounds are constant and in order");
+        let latencies = Histogram::new_with_bounds(1, LONGEST, 3).expect("the bounds are constant and in order");
         Self {
             ok: 0,
             failures: BTreeMap::new(),
@@ -180,16 +173,8 @@ impl fmt::Display for Trace {
 /// A claim that nothing failed reads well in a test's panic: `assert!(report.failed() == 0, "{report}")`.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (kind, tally) in
-            [("new connection", &self.new_connection), ("keep-alive", &self.keep_alive)]
-        {
-            writeln!(
-                f,
-                "{kind}: {} ok, {} failed, {} retried",
-                tally.ok,
-                tally.failed(),
-                tally.closed_idle
-            )?;
+        for (kind, tally) in [("new connection", &self.new_connection), ("keep-alive", &self.keep_alive)] {
+            writeln!(f, "{kind}: {} ok, {} failed, {} retried", tally.ok, tally.failed(), tally.closed_idle)?;
             for (failure, count) in &tally.failures {
                 writeln!(f, "  {count} {failure}")?;
             }

@@ -3,11 +3,7 @@
 use super::*;
 
 fn failed_spawn(generation: u64, code: Option<i32>) -> Event {
-    Event::SpawnFailed {
-        generation: Generation(generation),
-        why: "`server`: no such file".to_owned(),
-        code,
-    }
+    Event::SpawnFailed { generation: Generation(generation), why: "`server`: no such file".to_owned(), code }
 }
 
 #[test]
@@ -27,28 +23,16 @@ fn a_generation_that_is_not_ready_in_time_is_killed_and_the_old_one_serves_on() 
 fn a_generation_that_exits_before_it_is_ready_leaves_the_old_one_untouched() {
     let mut story = Story::serving();
     story.when(reload()).when(spawned(2));
-    story
-        .when(exited(2))
-        .then(&[kill(2), release(2), verdict(1, Outcome::Kept, 2)])
-        .serves(Some(1));
-    assert_eq!(
-        story.reason(),
-        "generation 2 exited with code 1 before it was ready; generation 1 serves on"
-    );
+    story.when(exited(2)).then(&[kill(2), release(2), verdict(1, Outcome::Kept, 2)]).serves(Some(1));
+    assert_eq!(story.reason(), "generation 2 exited with code 1 before it was ready; generation 1 serves on");
 }
 
 #[test]
 fn a_command_that_cannot_be_executed_leaves_the_old_one_untouched() {
     let mut story = Story::serving();
     story.when(reload());
-    story
-        .when(failed_spawn(2, Some(127)))
-        .then(&[release(2), verdict(1, Outcome::Kept, 2)])
-        .serves(Some(1));
-    assert_eq!(
-        story.reason(),
-        "generation 2 could not be started: `server`: no such file; generation 1 serves on"
-    );
+    story.when(failed_spawn(2, Some(127))).then(&[release(2), verdict(1, Outcome::Kept, 2)]).serves(Some(1));
+    assert_eq!(story.reason(), "generation 2 could not be started: `server`: no such file; generation 1 serves on");
 }
 
 #[test]
@@ -111,10 +95,7 @@ fn a_new_generation_that_dies_within_the_bake_time_gives_the_connections_back_to
     let mut story = Story::reloaded_with(Duration::from_secs(2));
     story.after(Duration::from_secs(1));
     story.when(exited(2)).then(&[steer(1), kill(2), release(2)]).serves(Some(1));
-    assert_eq!(
-        story.reason(),
-        "generation 2 exited with code 1 1.0s after its promotion; generation 1 serves again"
-    );
+    assert_eq!(story.reason(), "generation 2 exited with code 1 1.0s after its promotion; generation 1 serves again");
     assert_eq!(story.wakes_in(), None, "the old one is not drained after all");
     story.when(reload_by(2)).then(&[spawn(3)]);
 }
@@ -146,11 +127,7 @@ fn a_finisher_that_dies_as_well_is_not_followed_by_another() {
 #[test]
 fn a_generation_that_dies_while_it_is_quiesced_leaves_no_connection_behind() {
     let mut story = Story::reloaded_with(Duration::ZERO);
-    story.when(died_with(1, 2)).then(&[
-        kill(1),
-        spawn_of("server", 3, Place::Of(Generation(1))),
-        release(1),
-    ]);
+    story.when(died_with(1, 2)).then(&[kill(1), spawn_of("server", 3, Place::Of(Generation(1))), release(1)]);
     story.serves(Some(2));
 }
 
@@ -166,14 +143,6 @@ fn if_the_old_one_dies_during_a_reload_connections_wait_for_the_new_one() {
 fn if_both_die_the_next_try_takes_the_connections_that_wait() {
     let mut story = Story::serving();
     story.when(reload()).when(spawned(2)).when(died_with(1, 0));
-    story.when(exited(2)).then(&[
-        kill(2),
-        release(2),
-        verdict(1, Outcome::Failed, 2),
-        spawn_steered(3),
-    ]);
-    assert_eq!(
-        story.reason(),
-        "generation 2 exited with code 1 before it was ready; nothing serves, connections wait"
-    );
+    story.when(exited(2)).then(&[kill(2), release(2), verdict(1, Outcome::Failed, 2), spawn_steered(3)]);
+    assert_eq!(story.reason(), "generation 2 exited with code 1 before it was ready; nothing serves, connections wait");
 }

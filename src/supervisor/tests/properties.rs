@@ -9,6 +9,7 @@ const LONGEST: u64 = 80;
 
 /// What the simulated edges know of a process.
 #[derive(Debug, Default, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "what has happened to it, in any order")]
 struct Process {
     alive: bool,
     signalled: bool,
@@ -16,7 +17,6 @@ struct Process {
     released: bool,
     quiesced: bool,
     ready: bool,
-    place: Option<Place>,
 }
 
 /// The edges, simulated: keeps the rules' promises to the kernel, and watches that they keep theirs.
@@ -35,8 +35,7 @@ struct System {
 impl System {
     fn new(seed: u64) -> Self {
         let bake = if seed.is_multiple_of(2) { Duration::ZERO } else { Duration::from_secs(2) };
-        let lame_duck =
-            if seed.is_multiple_of(3) { Duration::from_secs(1) } else { Duration::ZERO };
+        let lame_duck = if seed.is_multiple_of(3) { Duration::from_secs(1) } else { Duration::ZERO };
         Self {
             story: Story::with(bake, lame_duck),
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
@@ -75,6 +74,7 @@ impl System {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "as the real edges take it")]
     fn perform(&mut self, action: Action) -> Option<Event> {
         assert!(!self.exited, "{action:?} after the end");
         match action {
@@ -82,18 +82,12 @@ impl System {
             Action::Probe(generation) => assert!(self.process(generation).alive),
             Action::Steer(generation) => {
                 assert!(self.process(generation).alive, "steered to the dead");
-                assert!(
-                    !self.process(generation).signalled,
-                    "steered to one that was asked to finish"
-                );
+                assert!(!self.process(generation).signalled, "steered to one that was asked to finish");
                 self.steered = Some(generation.0);
             }
             Action::Hold => self.held = true,
             Action::Quiesce(generation) => {
-                assert!(
-                    self.steered != Some(generation.0) || self.held,
-                    "quiesced while it gets what is new"
-                );
+                assert!(self.steered != Some(generation.0) || self.held, "quiesced while it gets what is new");
                 assert!(self.process(generation).alive);
                 self.process(generation).quiesced = true;
             }
@@ -101,10 +95,7 @@ impl System {
                 let restarting = self.story.supervisor.awaited == Some(generation);
                 let stopping = self.story.supervisor.stop.is_some();
                 let gets_new = self.steered == Some(generation.0) && !self.held;
-                assert!(
-                    !gets_new || restarting || stopping,
-                    "signalled while new connections go to it"
-                );
+                assert!(!gets_new || restarting || stopping, "signalled while new connections go to it");
                 let process = self.process(generation);
                 assert!(
                     process.alive && !process.signalled && !process.killed,
@@ -119,26 +110,16 @@ impl System {
             }
             Action::Release(generation) => {
                 let process = self.process(generation);
-                assert!(
-                    !process.alive && !process.released,
-                    "released alive or twice: {process:?}"
-                );
+                assert!(!process.alive && !process.released, "released alive or twice: {process:?}");
                 process.released = true;
             }
             Action::Tell(_) => {}
             Action::Answer(ticket, _) => {
-                assert!(self.open_tickets.remove(&ticket.0), "answered twice")
+                assert!(self.open_tickets.remove(&ticket.0), "answered twice");
             }
             Action::Exit(_) => {
-                assert!(
-                    self.processes.values().all(|process| !process.alive),
-                    "left somebody behind"
-                );
-                assert!(
-                    self.open_tickets.is_empty(),
-                    "left without a verdict: {:?}",
-                    self.open_tickets
-                );
+                assert!(self.processes.values().all(|process| !process.alive), "left somebody behind");
+                assert!(self.open_tickets.is_empty(), "left without a verdict: {:?}", self.open_tickets);
                 self.exited = true;
             }
         }
@@ -152,14 +133,10 @@ impl System {
     fn spawn(&mut self, generation: Generation, place: Place) -> Event {
         assert!(self.processes.keys().all(|known| *known < generation.0), "generations only grow");
         if let Place::Of(dead) = place {
-            assert!(
-                !self.process(dead).alive && !self.process(dead).released,
-                "took the slot of one that lives"
-            );
+            assert!(!self.process(dead).alive && !self.process(dead).released, "took the slot of one that lives");
         }
         let alive = self.below(8) != 0;
-        self.processes
-            .insert(generation.0, Process { alive, place: Some(place), ..Process::default() });
+        self.processes.insert(generation.0, Process { alive, ..Process::default() });
         if alive {
             spawned(generation.0)
         } else {
@@ -213,8 +190,7 @@ impl System {
                 }
             }
             9..=10 => {
-                if let Some(generation) = self.living(|process| process.signalled || process.killed)
-                {
+                if let Some(generation) = self.living(|process| process.signalled || process.killed) {
                     self.dies(generation);
                 }
             }
@@ -232,10 +208,7 @@ impl System {
             self.story.now = self.story.now.max(deadline);
             self.happens(Event::Elapsed);
             let next = self.story.supervisor.next_deadline();
-            assert!(
-                self.exited || next.is_none_or(|next| next > self.story.now),
-                "a deadline was not dealt with"
-            );
+            assert!(self.exited || next.is_none_or(|next| next > self.story.now), "a deadline was not dealt with");
         }
     }
 
@@ -249,20 +222,14 @@ impl System {
         seated.extend(supervisor.serving.iter().map(|at| at.generation.0));
         seated.extend(supervisor.draining.iter().map(|at| at.generation.0));
         for (number, process) in &self.processes {
-            assert!(
-                !process.alive || seated.contains(number),
-                "generation {number} lives and has no seat"
-            );
+            assert!(!process.alive || seated.contains(number), "generation {number} lives and has no seat");
         }
         if let Some(serving) = &supervisor.serving {
             assert_eq!(self.steered, Some(serving.generation.0), "who serves gets what is new");
         }
-        let waits_for_somebody = supervisor.next_deadline().is_some()
-            || self.processes.values().any(|process| process.alive);
-        assert!(
-            supervisor.serving.is_some() || waits_for_somebody || seated.is_empty(),
-            "stuck with nobody serving"
-        );
+        let waits_for_somebody =
+            supervisor.next_deadline().is_some() || self.processes.values().any(|process| process.alive);
+        assert!(supervisor.serving.is_some() || waits_for_somebody || seated.is_empty(), "stuck with nobody serving");
     }
 
     /// Everything that starts is ready, everything that is signalled ends, and time passes.
@@ -302,15 +269,8 @@ fn whatever_happens_the_promises_hold() {
             continue;
         }
         assert_eq!(system.stops, 0, "seed {seed}: a stop that never ends");
-        assert!(
-            system.story.supervisor.serving.is_some(),
-            "seed {seed}: nobody serves although everybody could"
-        );
-        assert!(
-            system.open_tickets.is_empty(),
-            "seed {seed}: no verdict for {:?}",
-            system.open_tickets
-        );
+        assert!(system.story.supervisor.serving.is_some(), "seed {seed}: nobody serves although everybody could");
+        assert!(system.open_tickets.is_empty(), "seed {seed}: no verdict for {:?}", system.open_tickets);
         assert!(system.story.supervisor.draining.is_empty(), "seed {seed}: drained for ever");
     }
 }

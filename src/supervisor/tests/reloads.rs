@@ -16,10 +16,7 @@ fn a_reload_replaces_the_generation_once_the_new_one_is_ready() {
     let mut story = Story::serving();
     story.when(reload()).then(&[spawn(2)]).serves(Some(1));
     story.when(spawned(2)).then(&[probe(2)]).serves(Some(1));
-    story
-        .when(ready(2))
-        .then(&[steer(2), quiesce(1), verdict(1, Outcome::Done, 2)])
-        .serves(Some(2));
+    story.when(ready(2)).then(&[steer(2), quiesce(1), verdict(1, Outcome::Done, 2)]).serves(Some(2));
     story.when(quiet(1)).then(&[signal(1)]).serves(Some(2));
     story.when(exited(1)).then(&[kill(1), release(1)]).serves(Some(2));
     assert_eq!(story.wakes_in(), None);
@@ -41,10 +38,7 @@ fn only_the_last_generation_is_kept_warm() {
     let mut story = Story::reloaded_with(Duration::from_secs(2));
     story.when(reload_by(2)).then(&[spawn(3)]);
     story.when(spawned(3));
-    story
-        .when(ready(3))
-        .then(&[steer(3), quiesce(1), verdict(2, Outcome::Done, 3)])
-        .serves(Some(3));
+    story.when(ready(3)).then(&[steer(3), quiesce(1), verdict(2, Outcome::Done, 3)]).serves(Some(3));
 }
 
 #[test]
@@ -96,10 +90,7 @@ fn a_reload_that_was_remembered_runs_even_if_the_one_before_it_failed() {
     for event in [reload_by(1), spawned(2), reload_by(2)] {
         story.when(event);
     }
-    story
-        .when(exited(2))
-        .then(&[kill(2), release(2), verdict(1, Outcome::Kept, 2), spawn(3)])
-        .serves(Some(1));
+    story.when(exited(2)).then(&[kill(2), release(2), verdict(1, Outcome::Kept, 2), spawn(3)]).serves(Some(1));
 }
 
 #[test]
@@ -137,16 +128,7 @@ fn a_caller_may_wait_until_the_old_generation_is_gone() {
 fn news_of_generations_that_are_no_more_changes_nothing() {
     let mut story = Story::reloaded_with(Duration::ZERO);
     story.when(quiet(1)).when(exited(1));
-    for event in [
-        ready(1),
-        quiet(1),
-        exited(1),
-        not_ready(1, "no"),
-        spawned(1),
-        ready(2),
-        quiet(2),
-        ready(9),
-    ] {
+    for event in [ready(1), quiet(1), exited(1), not_ready(1, "no"), spawned(1), ready(2), quiet(2), ready(9)] {
         story.when(event.clone()).then(&[]).serves(Some(2));
     }
 }
@@ -155,9 +137,7 @@ fn news_of_generations_that_are_no_more_changes_nothing() {
 fn what_a_probe_answers_is_told_when_it_changes() {
     let mut story = Story::serving();
     story.when(reload()).when(spawned(2));
-    let told = |story: &Story| {
-        story.done.iter().filter(|action| matches!(action, Action::Tell(_))).count()
-    };
+    let told = |story: &Story| story.done.iter().filter(|action| matches!(action, Action::Tell(_))).count();
     for (answer, times) in [("503", 1), ("503", 0), ("500", 1)] {
         assert_eq!(told(story.when(not_ready(2, answer))), times);
     }

@@ -55,12 +55,7 @@ fn a_stop_drains_and_then_ends_zdr() {
     let mut story = Story::serving();
     story.when(stop(1)).then(&[Action::Hold, quiesce(1)]).serves(None);
     story.when(quiet(1)).then(&[signal(1)]);
-    story.when(exited(1)).then(&[
-        kill(1),
-        release(1),
-        verdict(1, Outcome::Done, None),
-        Action::Exit(0),
-    ]);
+    story.when(exited(1)).then(&[kill(1), release(1), verdict(1, Outcome::Done, None), Action::Exit(0)]);
 }
 
 #[test]
@@ -68,12 +63,7 @@ fn a_stop_waits_for_every_generation_that_drains() {
     let mut story = Story::reloaded_with(Duration::from_secs(2));
     story.when(stop(9)).then(&[Action::Hold, quiesce(1), quiesce(2)]);
     story.when(exited(2)).then(&[kill(2), release(2)]);
-    story.when(exited(1)).then(&[
-        kill(1),
-        release(1),
-        verdict(9, Outcome::Done, None),
-        Action::Exit(0),
-    ]);
+    story.when(exited(1)).then(&[kill(1), release(1), verdict(9, Outcome::Done, None), Action::Exit(0)]);
 }
 
 #[test]
@@ -112,12 +102,7 @@ fn a_stop_tells_everybody_who_waits_that_nothing_more_starts() {
 fn a_generation_that_dies_during_a_stop_is_not_started_again() {
     let mut story = Story::with(Duration::ZERO, Duration::from_secs(5));
     story.when(Event::Boot).when(spawned(1)).when(ready(1)).when(stop(1));
-    story.when(died_with(1, 3)).then(&[
-        kill(1),
-        release(1),
-        verdict(1, Outcome::Done, None),
-        Action::Exit(0),
-    ]);
+    story.when(died_with(1, 3)).then(&[kill(1), release(1), verdict(1, Outcome::Done, None), Action::Exit(0)]);
 }
 
 #[test]

@@ -80,9 +80,7 @@ impl Exchange {
         self.sent.count == 0
             || self.received.age < self.sent.age
             || self.sent.age < JUST_NOW
-            || (self.received.age == self.sent.age
-                && self.received.age < DOUBT
-                && self.seems_asked())
+            || (self.received.age == self.sent.age && self.received.age < DOUBT && self.seems_asked())
     }
 
     /// Which came last, if the last request and the last response came in the same tick?
@@ -145,11 +143,7 @@ mod tests {
             ("nothing happened, and just now", Exchange { sent: segments(0, 0), ..fresh() }, false),
             ("the first request is not read", Exchange { unread: 9, ..fresh() }, true),
             ("the first request is worked on for 10 s", first, true),
-            (
-                "the first came as the connection did",
-                Exchange { received: segments(1, 60_000), ..fresh() },
-                true,
-            ),
+            ("the first came as the connection did", Exchange { received: segments(1, 60_000), ..fresh() }, true),
             ("answered a minute ago", idle(), false),
             ("the next request is not read", Exchange { unread: 9, ..idle() }, true),
             ("the next request is worked on for 10 s", asked, true),
@@ -158,36 +152,16 @@ mod tests {
             ("same tick, just now", same_tick(8), true),
             ("same tick, the next request has come", same_tick(5_000), true),
             ("same tick, but that is too long ago", same_tick(30_000), false),
-            (
-                "same tick, acknowledged later",
-                Exchange { acknowledged: ms(4_960), ..same_tick(5_000) },
-                false,
-            ),
-            (
-                "same tick, acknowledged at once",
-                Exchange { bare_acknowledgements: 3, ..same_tick(5_000) },
-                false,
-            ),
-            (
-                "the client left without a word",
-                state(state::CLOSE_WAIT, Exchange { unread: 1, ..fresh() }),
-                false,
-            ),
-            (
-                "the client left after its response",
-                state(state::CLOSE_WAIT, Exchange { unread: 1, ..idle() }),
-                false,
-            ),
+            ("same tick, acknowledged later", Exchange { acknowledged: ms(4_960), ..same_tick(5_000) }, false),
+            ("same tick, acknowledged at once", Exchange { bare_acknowledgements: 3, ..same_tick(5_000) }, false),
+            ("the client left without a word", state(state::CLOSE_WAIT, Exchange { unread: 1, ..fresh() }), false),
+            ("the client left after its response", state(state::CLOSE_WAIT, Exchange { unread: 1, ..idle() }), false),
             (
                 "the client closed its half, unread request",
                 state(state::CLOSE_WAIT, Exchange { unread: 9, ..fresh() }),
                 true,
             ),
-            (
-                "the client closed its half, request worked on",
-                state(state::CLOSE_WAIT, asked),
-                true,
-            ),
+            ("the client closed its half, request worked on", state(state::CLOSE_WAIT, asked), true),
             ("the server has closed", state(state::FIN_WAIT2, asked), false),
             (
                 "the server has closed, the client talks on",

@@ -1,4 +1,5 @@
 //! Real sockets on loopback, and what the kernel says of them.
+#![expect(clippy::disallowed_methods, reason = "a test keeps its own deadline")]
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -45,7 +46,7 @@ impl Pair {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !condition(self) {
             assert!(Instant::now() < deadline, "it did not come to pass in 10 seconds");
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 
@@ -53,7 +54,7 @@ impl Pair {
         let end = Instant::now() + long;
         let mut busy = true;
         while busy && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::park_timeout(Duration::from_millis(1));
             busy = self.connection().busy;
         }
         busy
@@ -202,9 +203,8 @@ fn a_dump_of_many_datagrams_is_whole() {
     const MANY: usize = 300;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let pairs: Vec<_> = (0..MANY)
-        .map(|_| (TcpStream::connect(address).unwrap(), listener.accept().unwrap().0))
-        .collect();
+    let pairs: Vec<_> =
+        (0..MANY).map(|_| (TcpStream::connect(address).unwrap(), listener.accept().unwrap().0)).collect();
     let connections = SockDiag::open().unwrap().connections(address.port()).unwrap();
     assert_eq!(connections.len(), MANY);
     for (client, server) in &pairs {

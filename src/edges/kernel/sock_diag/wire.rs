@@ -18,8 +18,7 @@ pub(super) mod state {
     pub(in super::super) const CLOSING: u8 = 11;
     pub(in super::super) const NEW_SYN_RECV: u8 = 12;
     /// The states between the handshake and the grave.
-    pub(in super::super) const OPEN: [u8; 6] =
-        [ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING];
+    pub(in super::super) const OPEN: [u8; 6] = [ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING];
 }
 
 /// Asks for nothing beyond the fixed part of an answer.
@@ -245,12 +244,7 @@ impl<'a> Found<'a> {
     }
 }
 
-fn socket_address(
-    family: u8,
-    words: [u8; 16],
-    port: u16,
-    interface: u32,
-) -> io::Result<SocketAddr> {
+fn socket_address(family: u8, words: [u8; 16], port: u16, interface: u32) -> io::Result<SocketAddr> {
     let [a, b, c, d, ..] = words;
     match i32::from(family) {
         libc::AF_INET => Ok((Ipv4Addr::new(a, b, c, d), port).into()),
@@ -317,16 +311,14 @@ mod tests {
     use super::{Envelope, Message, Request, messages};
 
     fn datagram() -> Vec<u8> {
-        let request =
-            Request::exact("127.0.0.1:80".parse().unwrap(), "127.0.0.1:9".parse().unwrap());
+        let request = Request::exact("127.0.0.1:80".parse().unwrap(), "127.0.0.1:9".parse().unwrap());
         [request.bytes(7), request.bytes(8)].concat()
     }
 
     #[test]
     fn every_message_of_a_datagram_is_seen() {
         let datagram = datagram();
-        let sequences: Vec<_> =
-            messages(&datagram).map(|message| message.unwrap().sequence).collect();
+        let sequences: Vec<_> = messages(&datagram).map(|message| message.unwrap().sequence).collect();
         assert_eq!(sequences, [7, 8]);
     }
 

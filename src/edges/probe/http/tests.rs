@@ -1,5 +1,6 @@
 //! Questions to real servers on loopback, good ones and bad ones. What TLS adds is in `tls.rs`'
 //! tests.
+#![expect(clippy::disallowed_methods, reason = "a test keeps its own deadline")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -20,9 +21,7 @@ const SHORT: Duration = Duration::from_millis(300);
 const LATE: Duration = Duration::from_secs(1);
 
 /// A server for one connection. What it returns is what its test wants to know.
-fn server<T: Send + 'static>(
-    serve: impl FnOnce(TcpStream) -> T + Send + 'static,
-) -> (TcpStream, JoinHandle<T>) {
+fn server<T: Send + 'static>(serve: impl FnOnce(TcpStream) -> T + Send + 'static) -> (TcpStream, JoinHandle<T>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     (stream, thread::spawn(move || serve(listener.accept().unwrap().0)))
@@ -47,15 +46,12 @@ fn ask_for(bytes: impl Into<Vec<u8>>) -> Result<Answer, HttpError> {
 
 /// Asks a server that sends `first` and then `again` every few milliseconds for as long as anyone
 /// listens.
-fn ask_a_slow_one(
-    first: &'static [u8],
-    again: &'static [u8],
-) -> (Result<Answer, HttpError>, Duration) {
+fn ask_a_slow_one(first: &'static [u8], again: &'static [u8]) -> (Result<Answer, HttpError>, Duration) {
     let (stream, server) = server(move |mut stream| {
         read_head(&mut stream);
         stream.write_all(first).unwrap();
         while !again.is_empty() && stream.write_all(again).is_ok() {
-            thread::sleep(Duration::from_millis(5));
+            thread::park_timeout(Duration::from_millis(5));
         }
         let _ = stream.read(&mut [0]);
     });
@@ -102,24 +98,16 @@ fn the_request_names_us_and_asks_to_close() {
     let mut lines: Vec<_> = head.trim_end().split("\r\n").collect();
     lines[1..].sort_unstable();
     let agent = concat!("user-agent: zdr/", env!("CARGO_PKG_VERSION"));
-    let headers = [
-        "accept-encoding: identity",
-        "accept: */*",
-        "connection: close",
-        "host: app.example:8080",
-        agent,
-    ];
+    let headers = ["accept-encoding: identity", "accept: */*", "connection: close", "host: app.example:8080", agent];
     assert_eq!(lines[0], "GET /health?deep=1 HTTP/1.1");
     assert_eq!(lines[1..], headers);
 }
 
 #[test]
 fn a_redirect_is_not_followed() {
-    let answer =
-        ask_for("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n");
+    let answer = ask_for("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(answer.unwrap().status, 302);
-    let answer =
-        ask_for("HTTP/1.1 301 Moved\r\nLocation: /there\r\nContent-Length: 5\r\n\r\nthere");
+    let answer = ask_for("HTTP/1.1 301 Moved\r\nLocation: /there\r\nContent-Length: 5\r\n\r\nthere");
     assert_eq!(answer.unwrap(), Answer { status: 301, body: "there".to_owned() });
 }
 
@@ -137,17 +125,13 @@ fn an_http_1_0_answer_ends_with_the_connection() {
 
 #[test]
 fn an_early_hint_is_not_the_answer() {
-    let answer = ask_for(
-        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-    );
+    let answer = ask_for("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(answer.unwrap().status, 200);
 }
 
 #[test]
 fn a_chunked_body_is_put_together() {
-    let answer = ask_for(
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nfi\r\n2\r\nne\r\n0\r\n\r\n",
-    );
+    let answer = ask_for("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nfi\r\n2\r\nne\r\n0\r\n\r\n");
     assert_eq!(answer.unwrap().body, "fine");
 }
 
@@ -176,27 +160,16 @@ fn a_unix_socket_is_asked_the_same_way() {
         head
     });
     let url = Url::parse("http://unix:/run/x.sock:/ready").unwrap();
-    let question = Question {
-        url: &url,
-        stream: Stream::Unix(ours),
-        limit: LONG,
-        before_the_last_bytes: None,
-    };
+    let question = Question { url: &url, stream: Stream::Unix(ours), limit: LONG, before_the_last_bytes: None };
     assert_eq!(get(question).unwrap().status, 200);
     let head = server.join().unwrap();
-    assert!(
-        head.starts_with("GET /ready HTTP/1.1\r\n") && head.contains("host: localhost\r\n"),
-        "{head}"
-    );
+    assert!(head.starts_with("GET /ready HTTP/1.1\r\n") && head.contains("host: localhost\r\n"), "{head}");
 }
 
 #[test]
 fn a_peer_that_hangs_up_has_not_answered() {
     assert_eq!(says(&ask_for("")), "connection closed before an answer");
-    assert_eq!(
-        says(&ask_for("HTTP/1.1 200 OK\r\nContent-Le")),
-        "connection closed before an answer"
-    );
+    assert_eq!(says(&ask_for("HTTP/1.1 200 OK\r\nContent-Le")), "connection closed before an answer");
 }
 
 #[test]
@@ -239,16 +212,8 @@ fn a_head_that_never_ends_is_refused_by_its_size() {
 fn a_path_too_long_to_send_is_said_to_be() {
     let url = Url::parse(&format!("http://host/{}", "x".repeat(LINE_MAX))).unwrap();
     let (stream, server) = server(|mut stream| read_head(&mut stream));
-    let question = Question {
-        url: &url,
-        stream: Stream::Tcp(stream),
-        limit: LONG,
-        before_the_last_bytes: None,
-    };
-    assert_eq!(
-        get(question).unwrap_err().to_string(),
-        "cannot be asked over HTTP: the path is longer than 4 KiB"
-    );
+    let question = Question { url: &url, stream: Stream::Tcp(stream), limit: LONG, before_the_last_bytes: None };
+    assert_eq!(get(question).unwrap_err().to_string(), "cannot be asked over HTTP: the path is longer than 4 KiB");
     assert_eq!(server.join().unwrap(), "");
 }
 
@@ -310,7 +275,7 @@ fn a_limit_of_nothing_is_over_at_once() {
 fn a_nonblocking_stream_is_waited_on() {
     let (stream, server) = server(|mut stream| {
         read_head(&mut stream);
-        thread::sleep(Duration::from_millis(20));
+        thread::park_timeout(Duration::from_millis(20));
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
     });
     stream.set_nonblocking(true).unwrap();
@@ -324,8 +289,7 @@ fn a_proxy_in_the_environment_is_not_asked() {
     // or fails.
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.arg("the_request_names_us_and_asks_to_close");
-    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
-    {
+    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
         child.env(name, "http://127.0.0.1:1");
     }
     let output = child.env_remove("NO_PROXY").env_remove("no_proxy").output().unwrap();

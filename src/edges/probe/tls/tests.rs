@@ -1,4 +1,5 @@
 //! https questions to rustls servers on loopback with certificates made on the spot.
+#![expect(clippy::disallowed_methods, reason = "a test keeps its own deadline")]
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
@@ -56,9 +57,7 @@ fn showing_in(
 }
 
 /// A server for one connection.
-fn server<T: Send + 'static>(
-    serve: impl FnOnce(TcpStream) -> T + Send + 'static,
-) -> (TcpStream, JoinHandle<T>) {
+fn server<T: Send + 'static>(serve: impl FnOnce(TcpStream) -> T + Send + 'static) -> (TcpStream, JoinHandle<T>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     (stream, thread::spawn(move || serve(listener.accept().unwrap().0)))
@@ -80,12 +79,7 @@ fn answer(config: ServerConfig, stream: TcpStream) -> io::Result<Option<String>>
     Ok(tls.conn.server_name().map(str::to_owned))
 }
 
-fn ask(
-    url: &str,
-    stream: TcpStream,
-    limit: Duration,
-    hook: Option<Hook>,
-) -> Result<String, HttpError> {
+fn ask(url: &str, stream: TcpStream, limit: Duration, hook: Option<Hook>) -> Result<String, HttpError> {
     let url = Url::parse(url).unwrap();
     get(Question { url: &url, stream: Stream::Tcp(stream), limit, before_the_last_bytes: hook })
         .map(|answer| format!("{} {}", answer.status, answer.body))
@@ -155,7 +149,7 @@ fn a_handshake_that_stalls_or_drips_is_given_up_at_the_limit() {
         let (stream, server) = server(move |mut stream| {
             stream.write_all(b"\x16\x03\x03\x02\x00").unwrap();
             while stream.write_all(drip).is_ok() {
-                thread::sleep(Duration::from_millis(5));
+                thread::park_timeout(Duration::from_millis(5));
                 if drip.is_empty() && stream.read(&mut [0; 1024]).is_ok_and(|n| n == 0) {
                     break;
                 }
@@ -194,10 +188,7 @@ fn a_peer_that_speaks_no_tls_is_called_that() {
         while stream.read(&mut [0; 1024]).is_ok_and(|n| n > 0) {}
     });
     let error = ask("https://localhost/", stream, LONG, None).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "TLS handshake failed: the peer does not speak TLS; use http:// if it speaks plain HTTP"
-    );
+    assert_eq!(error, "TLS handshake failed: the peer does not speak TLS; use http:// if it speaks plain HTTP");
     server.join().unwrap();
 }
 
@@ -235,10 +226,7 @@ fn the_hook_runs_between_the_handshake_and_the_request() {
     });
     let hook: Hook = Box::new(move || {
         assert_eq!(tell.recv_timeout(LONG), Ok("shaken hands"));
-        assert_eq!(
-            tell.recv_timeout(Duration::from_millis(50)),
-            Err(mpsc::RecvTimeoutError::Timeout)
-        );
+        assert_eq!(tell.recv_timeout(Duration::from_millis(50)), Err(mpsc::RecvTimeoutError::Timeout));
         // The server's second message needs someone to take it.
         thread::spawn(move || tell.recv());
         Ok(())
@@ -257,9 +245,6 @@ fn a_hook_that_says_no_keeps_the_request_back() {
         tls.read_to_end(&mut request).map(|_| request)
     });
     let hook: Hook = Box::new(|| Err("not this one".to_owned()));
-    assert_eq!(
-        ask("https://localhost/", stream, LONG, Some(hook)).unwrap_err().to_string(),
-        "not this one"
-    );
+    assert_eq!(ask("https://localhost/", stream, LONG, Some(hook)).unwrap_err().to_string(), "not this one");
     assert_eq!(server.join().unwrap().unwrap(), b"");
 }

@@ -30,11 +30,7 @@ fn the_hook_runs_when_only_the_last_two_bytes_are_missing() {
         Ok(())
     });
     assert_eq!(ask_with(Stream::Tcp(stream), LONG, Some(hook)).unwrap().status, 200);
-    assert_eq!(
-        has_run.recv().unwrap(),
-        Err(mpsc::RecvTimeoutError::Timeout),
-        "the final CRLF came before the hook"
-    );
+    assert_eq!(has_run.recv().unwrap(), Err(mpsc::RecvTimeoutError::Timeout), "the final CRLF came before the hook");
     assert!(has_run.recv().is_err(), "the hook ran twice");
     server.join().unwrap();
 }
@@ -74,8 +70,7 @@ fn the_hook_runs_once_however_the_request_falls_into_the_output_buffer() {
         let (ran, has_run) = mpsc::channel();
         let hook: Hook = Box::new(move || ran.send(()).map_err(|e| e.to_string()));
         let stream = Stream::Tcp(stream);
-        let question =
-            Question { url: &url, stream, limit: LONG, before_the_last_bytes: Some(hook) };
+        let question = Question { url: &url, stream, limit: LONG, before_the_last_bytes: Some(hook) };
         assert_eq!(get(question).unwrap().status, 200, "{length}");
         assert_eq!(has_run.iter().count(), 1, "{length}");
         assert!(server.join().unwrap().ends_with("\r\n\r\n"), "{length}");
