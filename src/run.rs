@@ -12,6 +12,7 @@ use tracing::{debug, info};
 
 use crate::config::Config;
 use crate::edges::admin::{Admin, AdminAddress, AdminError, HealthAddress, HealthPaths};
+use crate::edges::kernel::allocator::keep_one_heap;
 use crate::edges::listeners::{ListenError, Listeners};
 use crate::edges::{Edges, Noticed, reaper, signals};
 use crate::runtime_directory::{admin_socket, directory};
@@ -60,6 +61,7 @@ impl From<io::Error> for RunError {
 
 /// Runs a supervisor to its end and answers with its exit code.
 pub fn run(config: Config) -> Result<u8, RunError> {
+    keep_one_heap();
     signals::block()?;
     reaper::adopt_orphans()?;
     let path = config.admin.clone().unwrap_or_else(|| {
@@ -71,7 +73,7 @@ pub fn run(config: Config) -> Result<u8, RunError> {
     // One thread at rest: the one that runs the loop. Threads for blocking work come and go.
     let runtime = Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(8)
+        .max_blocking_threads(4)
         .thread_keep_alive(std::time::Duration::from_secs(1))
         .thread_stack_size(256 * 1024)
         .build()?;

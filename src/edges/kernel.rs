@@ -3,6 +3,7 @@
 //! Nothing here knows of generations or slots.
 #![expect(unsafe_code, reason = "the fence: these interfaces have no safe wrapper, see each file")]
 
+pub mod allocator;
 pub mod clone;
 pub mod membarrier;
 pub mod pidfd;

@@ -1,9 +1,9 @@
-//! TLS over a wire, by rustls. It never panics and never looks at the system's certificates.
+//! TLS over a wire, by rustls. It never panics.
 //!
 //! A peer on this machine may show any certificate: the question never leaves the machine, and a
 //! supervised program's certificate names it as the world calls it, not as we do. That the peer owns
-//! the certificate's key is checked all the same. Any other peer needs a certificate that Mozilla's
-//! roots vouch for.
+//! the certificate's key is checked all the same. Any other peer needs a certificate that one of the
+//! system's authorities vouches for.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
@@ -29,7 +29,7 @@ pub(super) struct TlsStream(StreamOwned<ClientConnection, Wire>);
 pub(super) enum Trust {
     /// The peer is on this machine: any certificate will do.
     Anyone,
-    /// The roots compiled in.
+    /// The authorities that this system trusts.
     Roots,
 }
 
@@ -79,12 +79,20 @@ fn config(trust: Trust) -> io::Result<ClientConfig> {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
             .with_no_client_auth(),
-        Trust::Roots => builder
-            .with_root_certificates(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
-            .with_no_client_auth(),
+        Trust::Roots => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
     };
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// Read when they are needed: they change with the system, and few probes leave the machine.
+fn system_roots() -> io::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    let (known, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if known == 0 {
+        return Err(io::Error::other("this system has no certificate authorities; install its ca-certificates"));
+    }
+    Ok(roots)
 }
 
 /// Takes every certificate, but only from an owner of its key.
