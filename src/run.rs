@@ -12,7 +12,7 @@ use tracing::{debug, info};
 
 use crate::config::Config;
 use crate::edges::admin::{Admin, AdminAddress, AdminError, HealthAddress, HealthPaths};
-use crate::edges::kernel::allocator::keep_one_heap;
+use crate::edges::kernel::allocator::keep_little;
 use crate::edges::listeners::{ListenError, Listeners};
 use crate::edges::{Edges, Noticed, reaper, signals};
 use crate::runtime_directory::{admin_socket, directory};
@@ -61,7 +61,7 @@ impl From<io::Error> for RunError {
 
 /// Runs a supervisor to its end and answers with its exit code.
 pub fn run(config: Config) -> Result<u8, RunError> {
-    keep_one_heap();
+    keep_little();
     signals::block()?;
     reaper::adopt_orphans()?;
     let path = config.admin.clone().unwrap_or_else(|| {
