@@ -10,13 +10,15 @@ mod make;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 pub use error::ListenError;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{Backlog, SockaddrStorage, connect};
 use tokio::net::TcpSocket;
 
-use super::kernel::reuseport::{Steering, hold_new_connections, steer};
+use super::kernel::reuseport::{Steering, steer};
 use super::kernel::sockopt::{accept_queue, receive_queue};
 use crate::address::{Address, Listener};
 use crate::supervisor::{Generation, Place};
@@ -31,6 +33,8 @@ pub struct Listeners {
     slots: Vec<Slot>,
     /// The slot that new connections go to.
     steered: usize,
+    /// The slot with the full queues that holds new connections back instead.
+    held: Option<Held>,
     /// Where the last probes came from: they are nobody's loss.
     probes: VecDeque<SocketAddr>,
 }
@@ -41,6 +45,14 @@ struct Slot {
     sockets: Vec<OwnedFd>,
     /// Who it is lent to: more than one only while a dead one is not yet reaped.
     users: Vec<Generation>,
+}
+
+/// A slot that nobody can connect to.
+#[derive(Debug)]
+struct Held {
+    slot: usize,
+    /// Connections of our own that keep its queues full.
+    _fillers: Vec<TcpSocket>,
 }
 
 /// A slot's socket on its way to a generation.
@@ -64,7 +76,8 @@ pub struct Aimed {
 impl Listeners {
     /// Binds every listener, with two slots each, so that what could fail at the first reload fails now.
     pub fn bind(asked: &[Listener]) -> Result<Self, ListenError> {
-        let mut listeners = Self { all: Vec::new(), slots: vec![Slot::default()], steered: 0, probes: VecDeque::new() };
+        let mut listeners =
+            Self { all: Vec::new(), slots: vec![Slot::default()], steered: 0, held: None, probes: VecDeque::new() };
         for listener in asked {
             let (socket, address) = make::first(listener)?;
             let listener = Listener { address, ..listener.clone() };
@@ -124,23 +137,50 @@ impl Listeners {
         if let Some(slot) = self.slot_of(generation) {
             self.steered = slot;
         }
+        self.held = None;
         (0..self.all.len()).try_for_each(|listener| self.put_in_force(listener, None))
     }
 
-    /// Leaves new connections to the clients' next try; what has begun is finished.
-    pub fn hold(&self) -> io::Result<()> {
-        for slot in &self.slots {
-            for (listener, socket) in self.all.iter().zip(&slot.sockets) {
-                if matches!(listener.address, Address::Tcp(_)) {
-                    hold_new_connections(socket.as_fd())?;
-                }
+    /// Leaves new connections to the clients' next try; what has begun is finished. They are steered to a slot whose
+    /// queue is full, where the kernel drops the first packet of a connection (`tcp_conn_request` in
+    /// net/ipv4/tcp_input.c). A filter that drops it would do as well, but some kernels want CAP_NET_ADMIN for one.
+    pub fn hold(&mut self) -> io::Result<()> {
+        let slot = self.free_slot().map_err(|error| io::Error::other(error.to_string()))?;
+        let mut fillers = Vec::new();
+        for listener in 0..self.all.len() {
+            if self.is_tcp(listener) {
+                fillers.extend(self.fill(slot, listener)?);
             }
         }
-        Ok(())
+        self.held = Some(Held { slot, _fillers: fillers });
+        (0..self.all.len()).try_for_each(|listener| self.put_in_force(listener, None))
+    }
+
+    /// A queue is full when more wait in it than its backlog says. A backlog of 0 would do with one, but the kernel takes
+    /// that for an attack and logs it.
+    fn fill(&mut self, slot: usize, listener: usize) -> io::Result<[TcpSocket; 2]> {
+        nix::sys::socket::listen(&self.slots[slot].sockets[listener], Backlog::new(1)?)?;
+        let mut filler = || {
+            let Aimed { socket, to } = self.aim_at(slot, listener)?;
+            match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
+                Ok(()) | Err(Errno::EINPROGRESS) => Ok(socket),
+                Err(error) => Err(io::Error::from(error)),
+            }
+        };
+        Ok([filler()?, filler()?])
+    }
+
+    fn is_tcp(&self, listener: usize) -> bool {
+        matches!(self.all.get(listener).map(|listener| &listener.address), Some(Address::Tcp(_)))
     }
 
     /// A socket whose connection to this listener reaches the slot of this generation, and nobody else's does.
     pub fn aim(&mut self, generation: Generation, listener: usize) -> io::Result<Aimed> {
+        let slot = self.slot_of(generation).ok_or_else(|| io::Error::other("it has no slot"))?;
+        self.aim_at(slot, listener)
+    }
+
+    fn aim_at(&mut self, slot: usize, listener: usize) -> io::Result<Aimed> {
         let Some(Address::Tcp(address)) = self.all.get(listener).map(|listener| &listener.address) else {
             return Err(io::Error::other("there is no TCP listener to ask"));
         };
@@ -148,7 +188,6 @@ impl Listeners {
         let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.bind(SocketAddr::new(to.ip(), 0))?;
         let client = socket.local_addr()?;
-        let slot = self.slot_of(generation).ok_or_else(|| io::Error::other("it has no slot"))?;
         self.put_in_force(listener, Some((client, index(slot))))?;
         self.probes.truncate(PROBES - 1);
         self.probes.push_front(client);
@@ -204,7 +243,8 @@ impl Listeners {
     }
 
     fn put_in_force(&self, listener: usize, probe: Option<(SocketAddr, u32)>) -> io::Result<()> {
-        let steering = Steering { serving: index(self.steered), probe };
+        let held = self.held.as_ref().filter(|_| self.is_tcp(listener)).map(|held| held.slot);
+        let steering = Steering { serving: index(held.unwrap_or(self.steered)), probe };
         steer(self.slots[self.steered].sockets[listener].as_fd(), steering)
     }
 }
@@ -262,4 +302,31 @@ fn reachable(ip: IpAddr, v6only: bool) -> IpAddr {
 /// There are as many slots as generations overlap, far below the limit of a group (65,535).
 fn index(slot: usize) -> u32 {
     u32::try_from(slot).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn held_connections_wait_for_their_next_try_and_are_neither_refused_nor_accepted() {
+        for address in ["127.0.0.1:0", "[::]:0"] {
+            let mut listeners = Listeners::bind(&[Listener::parse(address, "web").unwrap()]).unwrap();
+            let first = Generation(1);
+            let lent = listeners.lend(first, Place::Steered).unwrap();
+            let server = TcpListener::from(lent[0].socket.try_clone_to_owned().unwrap());
+            let to = listeners.aim(first, 0).unwrap().to;
+            let before = TcpStream::connect(to).unwrap();
+            listeners.hold().unwrap();
+            for _ in 0..3 {
+                let error = TcpStream::connect_timeout(&to, Duration::from_millis(50)).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{address}");
+            }
+            assert_eq!(listeners.waiting(first), 1);
+            assert_eq!(server.accept().unwrap().1.port(), before.local_addr().unwrap().port());
+        }
+    }
 }

@@ -20,24 +20,14 @@ pub struct Steering {
 
 /// Puts the steering in force for the whole group of this socket, at once.
 pub fn steer(member: BorrowedFd<'_>, steering: Steering) -> io::Result<()> {
-    attach(member, libc::SO_ATTACH_REUSEPORT_CBPF, &steering.program())
+    attach(member, &steering.program())
 }
 
-/// Makes a listening socket drop the first packet of every new connection, so that the client tries again a second
-/// later; handshakes that have begun are finished (kernel: `tcp_filter` in net/ipv4/tcp_ipv4.c, which sees the packet
-/// from its TCP header on; byte 13 has the flags, RFC 9293 §3.1).
-pub fn hold_new_connections(listener: BorrowedFd<'_>) -> io::Result<()> {
-    const SYN: u32 = 0x02;
-    let program =
-        [statement(LOAD_BYTE, 13), jump(JUMP_IF_ANY_BIT, SYN, 0, 1), statement(RETURN, 0), statement(RETURN, u32::MAX)];
-    attach(listener, libc::SO_ATTACH_FILTER, &program)
-}
-
-fn attach(fd: BorrowedFd<'_>, option: i32, program: &[libc::sock_filter]) -> io::Result<()> {
+fn attach(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;
     // The kernel copies the program and never writes to it (`bpf_prog_create_from_user`).
     let filter = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
-    sockopt::set_value(fd, libc::SOL_SOCKET, option, &filter)
+    sockopt::set_value(fd, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &filter)
 }
 
 // Opcodes of classic BPF, `<linux/bpf_common.h>` and `<linux/filter.h>`.
@@ -48,7 +38,6 @@ const LOAD_HALF_BEHIND_X: u16 = 0x48;
 const LOAD_X_HEADER_LENGTH: u16 = 0xb1;
 const SHIFT_RIGHT: u16 = 0x74;
 const JUMP_IF_EQUAL: u16 = 0x15;
-const JUMP_IF_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 /// Offsets from here on count from the IP header (SKF_NET_OFF).
 const IP: u32 = (-0x10_0000_i32).cast_unsigned();
@@ -171,14 +160,5 @@ mod tests {
             assert_eq!((accepted(&old), accepted(&new)), expected);
             drop(clients);
         }
-    }
-
-    #[test]
-    fn a_held_listener_leaves_new_clients_waiting_and_refuses_nobody() {
-        let listener = member("127.0.0.1:0".parse().unwrap());
-        let to = listener.local_addr().unwrap();
-        hold_new_connections(listener.as_fd()).unwrap();
-        let error = TcpStream::connect_timeout(&to, std::time::Duration::from_millis(50)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }
