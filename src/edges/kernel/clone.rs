@@ -214,14 +214,16 @@ impl<'a> Prepared<'a> {
     /// As `become_the_program`.
     unsafe fn try_to_become_the_program(&mut self) -> u8 {
         const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+        /// The kernel's signal set has 64 bits (`_NSIG` in asm/signal.h).
+        const KERNEL_SIGSET: libc::size_t = 8;
         // SAFETY: raw system calls on numbers, on descriptors that the parent prepared and on strings that end in zero
-        // and live in `self`. The sigaction of the C library only calls the kernel.
+        // and live in `self`. The kernel's sigaction has no more than four words on any architecture.
         unsafe {
-            // Handlers go at exec, but what was ignored stays ignored (execve(2)): Rust ignores SIGPIPE.
-            let mut default: libc::sigaction = std::mem::zeroed();
-            default.sa_sigaction = libc::SIG_DFL;
+            // Handlers go at exec, but what was ignored stays ignored (execve(2)): Rust ignores SIGPIPE, and posix_spawn of
+            // the GNU C library signals 32 and 33, which its sigaction would not touch. Zero all over is SIG_DFL.
+            let default = [0_u64; 4];
             for signal in 1..=64 {
-                libc::sigaction(signal, &raw const default, ptr::null_mut());
+                libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, KERNEL_SIGSET);
             }
             if libc::syscall(libc::SYS_setpgid, 0, 0) < 0 {
                 return 1;
