@@ -43,6 +43,9 @@ pub struct Probe {
 /// The first probes come this close together.
 const FIRST_INTERVAL: Duration = Duration::from_millis(5);
 
+/// A connection that waits this long to be accepted is worth a word: most servers need less to start.
+const NOTEWORTHY: Duration = Duration::from_millis(250);
+
 /// Probes come at intervals of this share of the time that has passed: a start is noticed at most 3 % late.
 const SHARE: u32 = 32;
 
@@ -106,26 +109,34 @@ impl Probe {
     /// It has accepted a connection on its own slot of every stream listener.
     async fn accepts(&self, started: Instant) -> Result<(), String> {
         for (position, listener) in self.streams() {
-            self.accepts_on(position, started).await.map_err(|why| {
-                format!("it accepts no connection on `{}` ({}): {why}", listener.name, listener.address)
-            })?;
+            let said = |why| format!("it accepts no connection on `{}` ({}): {why}", listener.name, listener.address);
+            self.accepts_on(position, started, said).await.map_err(said)?;
         }
         Ok(())
     }
 
     /// The connection waits in the slot's queue, and nobody but the generation can take it out.
-    async fn accepts_on(&self, position: usize, started: Instant) -> Result<(), String> {
+    /// Said while it still waits as well, so that whoever gives up sooner than this probe can say why.
+    async fn accepts_on(
+        &self,
+        position: usize,
+        started: Instant,
+        said: impl Fn(String) -> String,
+    ) -> Result<(), String> {
         let (stream, _) = self.connect(position).await?;
         let (client, server) = ends(&stream).map_err(|error| error.to_string())?;
         let mut diag = SockDiag::open().map_err(|error| format!("sock_diag: {error}"))?;
-        let patience = Instant::now() + self.readiness.limit;
+        let (asked, mut told) = (Instant::now(), false);
+        let untaken = || "nobody takes it out of the queue".to_owned();
         loop {
+            if !told && asked.elapsed() >= NOTEWORTHY {
+                told = true;
+                tell(&self.owner, Event::NotReady { generation: self.generation, answer: said(untaken()) });
+            }
             match diag.accepted(client, server).map_err(|error| format!("sock_diag: {error}"))? {
                 Accepted::By { .. } => return Ok(()),
                 Accepted::NotConnected => return Err("the connection was closed".to_owned()),
-                Accepted::Waiting if Instant::now() >= patience => {
-                    return Err("nobody takes it out of the queue".to_owned());
-                }
+                Accepted::Waiting if asked.elapsed() >= self.readiness.limit => return Err(untaken()),
                 Accepted::Waiting => sleep(self.pause(started)).await,
             }
         }
