@@ -319,7 +319,7 @@ impl RunArgs {
     /// Checks what no single option can show, and makes the settings.
     pub fn into_config(self, surroundings: Surroundings) -> Result<Config, String> {
         let RunArgs { options, command } = self;
-        let Some(program) = command.first() else {
+        let Some(program) = command.first().filter(|program| !program.is_empty()) else {
             return Err(
                 "the command is missing; write it behind `--`, for example `zdr run -l 8080 -- ./my-server`".to_owned()
             );
