@@ -6,9 +6,10 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,9 @@ pub struct Setup {
     options: Vec<OsString>,
     command: Vec<String>,
     environment: Vec<(String, String)>,
+    through: Vec<String>,
+    binary: String,
+    admin: PathBuf,
     listen: bool,
 }
 
@@ -55,6 +59,7 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Zdr {
     folder: TempDir,
+    admin: PathBuf,
     child: Child,
 }
 
@@ -71,11 +76,42 @@ impl Setup {
     pub fn of(command: &[impl ToString]) -> Self {
         let command = command.iter().map(ToString::to_string).collect();
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { folder, options: Vec::new(), command, environment: Vec::new(), listen: true }
+        let (admin, binary) = (folder.path().join("admin"), ZDR.to_owned());
+        let (options, environment, through) = (Vec::new(), Vec::new(), Vec::new());
+        Self { folder, options, command, environment, through, binary, admin, listen: true }
     }
 
     pub fn option(mut self, name: &str, value: &str) -> Self {
         self.options.extend([name.into(), value.into()]);
+        self
+    }
+
+    pub fn flag(mut self, name: &str) -> Self {
+        self.options.push(name.into());
+        self
+    }
+
+    /// With this command instead, where it needs the folder's path.
+    pub fn command(mut self, command: &[impl ToString]) -> Self {
+        self.command = command.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Starts zdr by way of another program that ends in executing it: `setpriv`, `unshare`, a shell.
+    pub fn through(mut self, program: &[impl ToString]) -> Self {
+        self.through = program.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// With its admin socket there instead of in the test's own folder.
+    pub fn at(mut self, admin: &str) -> Self {
+        self.admin = admin.into();
+        self
+    }
+
+    /// Another build of zdr than the one under test.
+    pub fn binary(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.binary);
         self
     }
 
@@ -88,6 +124,11 @@ impl Setup {
     pub fn listen(mut self, listeners: &[&str]) -> Self {
         self.listen = false;
         listeners.iter().fold(self, |setup, listener| setup.option("--listen", listener))
+    }
+
+    /// A place in the folder, as text.
+    pub fn place(&self, name: &str) -> String {
+        self.folder().join(name).display().to_string()
     }
 
     /// A place for files of the test.
@@ -108,7 +149,7 @@ impl Setup {
         let log = fs::File::create(self.folder.path().join("log")).expect("a log file");
         let child =
             self.command_line().stderr(log).stdout(Stdio::null()).stdin(Stdio::null()).spawn().expect("zdr starts");
-        Zdr { folder: self.folder, child }
+        Zdr { folder: self.folder, admin: self.admin, child }
     }
 
     /// Runs it to its end, for settings that it should refuse.
@@ -117,8 +158,9 @@ impl Setup {
     }
 
     fn command_line(&self) -> Command {
-        let mut command = Command::new(ZDR);
-        command.arg("run").arg("--admin").arg(self.folder.path().join("admin"));
+        let mut words = self.through.iter().map(String::as_str).chain([self.binary.as_str()]);
+        let mut command = Command::new(words.next().expect("zdr is one"));
+        command.args(words).arg("run").arg("--admin").arg(&self.admin);
         if self.listen {
             command.args(["--listen", "127.0.0.1:0"]);
         }
@@ -130,7 +172,7 @@ impl Setup {
 
 impl Zdr {
     pub fn admin(&self) -> PathBuf {
-        self.folder.path().join("admin")
+        self.admin.clone()
     }
 
     pub fn folder(&self) -> &Path {
@@ -225,6 +267,17 @@ impl Zdr {
         wait_for("the end of zdr", || child.try_wait().expect("it can be waited for"))
     }
 
+    /// A place in the folder, as text.
+    pub fn place(&self, name: &str) -> String {
+        self.folder().join(name).display().to_string()
+    }
+
+    /// Every living process of this generation.
+    pub fn processes_of(&self, generation: u64) -> Vec<i32> {
+        let of_generation = processes_with(&format!("ZDR_GENERATION={generation}"));
+        self.processes().into_iter().filter(|pid| of_generation.contains(pid)).collect()
+    }
+
     /// Every living process that this zdr started, by the variable that it gives them.
     pub fn processes(&self) -> Vec<i32> {
         let marker = format!("ZDR_ADMIN={}", self.admin().display());
@@ -260,6 +313,24 @@ pub fn seats(status: &Value) -> impl Iterator<Item = &Value> {
 /// The newest generation in a seat.
 pub fn in_seat(status: &Value, seat: &str) -> Option<u64> {
     seats(status).find(|at| at["seat"] == seat).and_then(|at| at["generation"].as_u64())
+}
+
+/// Runs zdr with these arguments, far from any other zdr.
+pub fn zdr(arguments: &[&str]) -> Told {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = Command::new(ZDR);
+    command.args(arguments).env("RUNTIME_DIRECTORY", folder.path()).env_remove("ZDR_ADMIN").env_remove("PORT");
+    command.stdin(Stdio::null()).output().expect("zdr runs").into()
+}
+
+/// A port that is free, for settings that must name it. Below the range from which the kernel gives out ports by itself.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 200).expect("less than 200") * 100;
+    wait_for("a free port", || {
+        let port = 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        TcpListener::bind(("0.0.0.0", port)).is_ok().then_some(port)
+    })
 }
 
 /// Status and body of a GET on a new connection; 0 where there was no answer.

@@ -7,5 +7,22 @@
     reason = "tests say what went wrong by panicking"
 )]
 
+mod admin;
+mod drain;
+mod floors;
+mod frugal;
 mod harness;
+mod health;
+mod life;
+mod listeners;
+#[path = "../src/rehearse/load.rs"]
+#[expect(dead_code, reason = "the tests need less of it than `zdr rehearse`")]
+mod load;
+mod python;
+mod readiness;
+mod readiness_http;
+mod refusal;
 mod reload;
+mod start;
+mod start_errors;
+mod usage;

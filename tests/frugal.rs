@@ -1,0 +1,114 @@
+//! What zdr costs while nothing happens, and after much has.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Setup, Zdr, in_seat, sample, wait_for};
+
+/// Voluntary context switches of all threads, as the kernel counts them.
+fn switches(pid: i32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    threads.map(|thread| field(&thread.path().join("status"), "voluntary_ctxt_switches")).sum()
+}
+
+/// A number from a status file of `/proc`.
+fn field(path: &Path, name: &str) -> u64 {
+    let status = fs::read_to_string(path).unwrap();
+    let line = status.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn threads(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()
+}
+
+fn descriptors(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// Waits until it does nothing any more: one thread, which has not run for half a second.
+fn at_rest(zdr: &Zdr) {
+    let mut last = (0, Instant::now());
+    wait_for("it to be at rest", || {
+        let now = switches(zdr.pid());
+        if now != last.0 || threads(zdr.pid()) > 1 {
+            last = (now, Instant::now());
+        }
+        (last.1.elapsed() > Duration::from_millis(500)).then_some(())
+    });
+}
+
+/// Waits as long as the promise says: ten seconds, by the clock.
+#[test]
+fn an_idle_zdr_never_wakes_up_and_has_one_thread() {
+    let zdr = Setup::of(&sample(&[])).option("--health", "127.0.0.1:0").option("--bake", "0s").start();
+    assert_eq!(zdr.reload().code, 0);
+    zdr.wait_until("the old one to end", |status| in_seat(status, "draining").is_none());
+    at_rest(&zdr);
+    let (before, begun) = (switches(zdr.pid()), Instant::now());
+    wait_for("ten seconds", || (begun.elapsed() >= Duration::from_secs(10)).then_some(()));
+    assert_eq!(switches(zdr.pid()) - before, 0);
+    assert_eq!(threads(zdr.pid()), 1);
+}
+
+/// A debug binary is not built to be small; its bound is there to notice growth.
+const RESIDENT_IN_DEBUG: u64 = 24 * 1024;
+
+/// The promise, of the release binary in `$ZDR_RELEASE_BINARY`.
+const RESIDENT: u64 = 5 * 1024;
+
+#[test]
+fn after_twenty_reloads_zdr_is_small() {
+    let release = std::env::var("ZDR_RELEASE_BINARY").ok();
+    let bound = if release.is_some() { RESIDENT } else { RESIDENT_IN_DEBUG };
+    let setup = Setup::of(&sample(&[])).option("--ready", "/health").option("--bake", "0s");
+    let zdr = release.iter().fold(setup, |setup, binary| setup.binary(binary)).start();
+    for _ in 0..20 {
+        assert_eq!(zdr.reload().code, 0);
+    }
+    zdr.wait_until("the old ones to end", |status| in_seat(status, "draining").is_none());
+    at_rest(&zdr);
+    let resident = field(&Path::new("/proc").join(zdr.pid().to_string()).join("status"), "VmRSS");
+    assert!(resident <= bound, "{resident} KiB are more than {bound}");
+}
+
+/// 200 reloads, or 1,000 with `ZDR_LONG=1`.
+#[test]
+fn neither_descriptors_nor_memory_grow_over_many_reloads() {
+    let many = if std::env::var_os("ZDR_LONG").is_some() { 1000 } else { 200 };
+    let zdr = Setup::of(&sample(&[])).option("--ready", "/health").option("--bake", "0s").start();
+    let reload = |times: u32| {
+        for _ in 0..times {
+            assert_eq!(zdr.reload().code, 0, "{}", zdr.log());
+        }
+        zdr.wait_until("the old ones to end", |status| in_seat(status, "draining").is_none());
+        at_rest(&zdr);
+    };
+    let status = Path::new("/proc").join(zdr.pid().to_string()).join("status");
+    reload(many / 4);
+    let before = (descriptors(zdr.pid()), field(&status, "VmRSS"), zdr.status()["listeners"][0]["slots"].clone());
+    reload(many - many / 4);
+    let after = (descriptors(zdr.pid()), field(&status, "VmRSS"), zdr.status()["listeners"][0]["slots"].clone());
+    let slots = after.2.as_u64().unwrap() - before.2.as_u64().unwrap();
+    // One slot more for each generation that was still draining; each is one descriptor.
+    assert!(after.0 <= before.0 + usize::try_from(slots).unwrap(), "{before:?} {after:?}");
+    assert!(after.2.as_u64() <= Some(16), "{after:?}");
+    assert!(after.1 <= before.1 + 512, "{before:?} {after:?}");
+    let files = fs::read_dir(zdr.folder()).unwrap().count();
+    assert!(
+        files <= 4,
+        "only the log, the admin socket, its lock and one notify socket should be there, not {files} files"
+    );
+}
+
+#[test]
+fn a_binary_given_for_measuring_is_there() {
+    if let Ok(binary) = std::env::var("ZDR_RELEASE_BINARY") {
+        assert!(
+            Command::new(&binary).arg("--version").output().is_ok_and(|output| output.status.success()),
+            "{binary}"
+        );
+    }
+}

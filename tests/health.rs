@@ -1,0 +1,199 @@
+//! Health: the exact fields and codes, on the admin socket and on a health address.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::admin::health_address;
+use crate::harness::{DEADLINE, Setup, Zdr, get, sample};
+
+fn started() -> Zdr {
+    Setup::of(&sample(&[])).option("--health", "127.0.0.1:0").start()
+}
+
+fn full(zdr: &Zdr) -> Value {
+    serde_json::from_str(&get(health_address(zdr), "/health").1).unwrap()
+}
+
+#[test]
+fn the_full_answer_has_exactly_these_fields() {
+    let zdr = started();
+    let report = full(&zdr);
+    let mut fields: Vec<&String> = report.as_object().unwrap().keys().collect();
+    fields.sort();
+    let wanted = [
+        "checks",
+        "connections",
+        "draining",
+        "generation",
+        "in_flight",
+        "live",
+        "ready",
+        "state",
+        "status",
+        "uptime_secs",
+    ];
+    assert_eq!(fields, wanted);
+    assert_eq!((&report["status"], &report["live"], &report["ready"]), (&"healthy".into(), &true.into(), &true.into()));
+    assert_eq!((&report["generation"], &report["in_flight"]), (&1.into(), &0.into()));
+    assert_eq!(report["checks"]["serving"]["state"], "healthy");
+    assert_eq!(report["checks"]["serving"]["message"], "generation 1 serves");
+    assert!(report["uptime_secs"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn every_path_of_the_family_answers() {
+    let zdr = started();
+    let address = health_address(&zdr);
+    for path in [
+        "/health",
+        "/_health",
+        "/health/",
+        "/health/live",
+        "/_health/live",
+        "/health/ready",
+        "/health/startup",
+        "/livez",
+        "/readyz",
+        "/healthz",
+        "/health?verbose",
+    ] {
+        let (status, body) = get(address, path);
+        assert_eq!(status, 200, "{path}: {body}");
+        assert!(serde_json::from_str::<Value>(&body).is_ok(), "{path}: {body}");
+        let on_admin = zdr.ask_raw(&format!("GET {path} HTTP/1.0\r\n\r\n"));
+        assert!(on_admin.split(' ').nth(1) == Some("200"), "{path}: {on_admin}");
+    }
+    assert_eq!(get(address, "/health/ready").1.trim(), "{\"ready\":true,\"state\":\"serving\"}");
+    assert_eq!(get(address, "/health/live").1.trim(), "{\"live\":true}");
+    assert_eq!(get(address, "/health/startup").1.trim(), "{\"started\":true,\"state\":\"serving\"}");
+    for path in ["/", "/healthy", "/health/nothing", "/v1/status", "/v1/reload", "/v1/stop"] {
+        assert_eq!(get(address, path).0, 404, "{path}");
+    }
+}
+
+/// The whole answer to a request, head and all.
+fn raw(zdr: &Zdr, request: &str) -> String {
+    let mut stream = TcpStream::connect(health_address(zdr)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn head_is_answered_like_get_without_a_body() {
+    let zdr = started();
+    let answer = raw(&zdr, "HEAD /health/live HTTP/1.1\r\nHost: z\r\nConnection: close\r\n\r\n");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200") && head.to_lowercase().contains("content-length: 14"), "{answer}");
+    assert_eq!(body, "");
+}
+
+#[test]
+fn orders_are_not_taken_on_a_health_address() {
+    let zdr = started();
+    for path in ["/v1/stop", "/v1/reload"] {
+        let answer =
+            raw(&zdr, &format!("POST {path} HTTP/1.1\r\nHost: z\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    }
+    let answer = raw(&zdr, "POST /health HTTP/1.1\r\nHost: z\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 405") && answer.to_lowercase().contains("allow: get, head"), "{answer}");
+    assert_eq!(zdr.serving(), Some(1));
+}
+
+#[test]
+fn before_the_first_generation_serves_readiness_and_startup_say_no_and_when_to_ask_again() {
+    let zdr = Setup::of(&sample(&["--bad", "hang"])).option("--health", "127.0.0.1:0").begin();
+    crate::harness::wait_for("the health address", || zdr.log().contains("generation 1 started").then_some(()));
+    let address = health_address(&zdr);
+    assert_eq!(get(address, "/health/live").0, 200);
+    for (path, body) in [
+        ("/health/ready", "{\"ready\":false,\"state\":\"starting\"}"),
+        ("/health/startup", "{\"started\":false,\"state\":\"starting\"}"),
+    ] {
+        let (status, said) = get(address, path);
+        assert_eq!((status, said.trim()), (503, body));
+        let answer = raw(&zdr, &format!("GET {path} HTTP/1.0\r\n\r\n"));
+        assert!(answer.to_lowercase().contains("retry-after: "), "{answer}");
+    }
+    let (status, body) = get(address, "/health");
+    assert_eq!(status, 503);
+    assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["status"], "unhealthy");
+}
+
+#[test]
+fn a_failed_reload_degrades_health_and_says_why() {
+    let zdr = started();
+    assert_eq!(zdr.reload_to(&sample(&["--bad", "exit:3"])).code, 3);
+    let report = full(&zdr);
+    assert_eq!((&report["status"], &report["ready"]), (&"degraded".into(), &true.into()));
+    assert!(report["checks"]["last_reload"]["message"].as_str().unwrap().contains("exited with code 3"), "{report}");
+    assert_eq!(get(health_address(&zdr), "/health").0, 200);
+    assert_eq!(zdr.reload().code, 0);
+    assert_eq!(full(&zdr)["status"], "healthy");
+}
+
+#[test]
+fn requests_in_flight_are_counted() {
+    let zdr = Setup::of(&sample(&["--work", "1000s"])).option("--health", "127.0.0.1:0").start();
+    let _clients: Vec<TcpStream> = (0..3)
+        .map(|_| {
+            let mut client = TcpStream::connect(zdr.address()).unwrap();
+            client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+            client
+        })
+        .collect();
+    let _idle = TcpStream::connect(zdr.address()).unwrap();
+    zdr.wait_until("three requests and four connections", |status| {
+        status["in_flight"] == 3 && status["connections"] == 4
+    });
+    assert_eq!((&full(&zdr)["in_flight"], &full(&zdr)["connections"]), (&3.into(), &4.into()));
+}
+
+#[test]
+fn the_stream_says_again_and_again_how_things_are() {
+    let zdr = started();
+    let mut stream = TcpStream::connect(health_address(&zdr)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(b"GET /health/$stream?poll_interval=0.1 HTTP/1.0\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.eq_ignore_ascii_case("content-type: text/event-stream")));
+    let mut next = || {
+        let data = lines.find(|line| line.starts_with("data: ")).unwrap();
+        serde_json::from_str::<Value>(data.strip_prefix("data: ").unwrap()).unwrap()
+    };
+    assert_eq!(next()["generation"], 1);
+    assert_eq!(next()["status"], "healthy");
+    assert_eq!(zdr.reload().code, 0);
+    crate::harness::wait_for("the stream to tell of the reload", || (next()["generation"] == 2).then_some(()));
+}
+
+#[test]
+fn the_path_prefix_can_be_chosen() {
+    let zdr = Setup::of(&sample(&[])).option("--health", "127.0.0.1:0").option("--health-path", "/up").start();
+    let address = health_address(&zdr);
+    assert_eq!((get(address, "/up").0, get(address, "/up/ready").0, get(address, "/health").0), (200, 200, 404));
+}
+
+#[test]
+fn a_health_address_in_use_is_refused() {
+    let zdr = started();
+    let address = health_address(&zdr).to_string();
+    let told = Setup::of(&sample(&[])).flag("--quiet").option("--health", &address).output();
+    assert_eq!(told.code, 2, "{told:?}");
+    assert!(told.error.contains(&format!("cannot answer health questions on {address}")), "{told:?}");
+}
+
+#[test]
+fn health_ends_with_zdr() {
+    let mut zdr = started();
+    let address = health_address(&zdr);
+    zdr.signal(Signal::SIGTERM);
+    zdr.ended();
+    assert_eq!(get(address, "/health/live").0, 0);
+}
