@@ -349,7 +349,8 @@ impl RunArgs {
             readiness: Readiness {
                 ready,
                 interval: options.ready_interval,
-                limit: options.ready_limit,
+                // A server that never answers is named as one, not only as late.
+                limit: options.ready_limit.min(options.ready_timeout / 2),
                 statuses: options.ready_status,
                 successes: options.ready_successes,
                 startup_grace: options.startup_grace,

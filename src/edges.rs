@@ -33,7 +33,7 @@ use self::listeners::Listeners;
 use self::notice::{Notice, Owner, Picture, Question};
 use self::notify::NotifySocket;
 use self::probe::Probe;
-use self::quiesce::{Quiesce, marker};
+use self::quiesce::{MARKER, Quiesce, marker};
 use self::signals::{Asked, Signals};
 use self::task::Task;
 use crate::config::{Config, Process, Ready};
@@ -60,6 +60,8 @@ pub struct Edges {
 struct Child {
     pid: i32,
     pidfd: PidFd,
+    /// In clock ticks since boot.
+    started: u64,
     /// False once it was reaped: its number may be somebody else's.
     alive: bool,
     probe: Option<Task>,
@@ -247,6 +249,7 @@ impl Edges {
                 let child = Child {
                     pid: spawned.pid,
                     pidfd: spawned.pidfd,
+                    started: processes::started(spawned.pid).unwrap_or(u64::MAX),
                     alive: true,
                     probe: None,
                     quiesce: None,
@@ -300,6 +303,14 @@ impl Edges {
         known.extend(self.errands.keys());
         let mut tree = if child.alive { processes::tree(child.pid) } else { Vec::new() };
         tree.extend(processes::orphans(&known, &marker(generation)));
+        // One that has emptied its environment is ended with the only generation that can have started it.
+        let may_be_others = |started: u64| {
+            let mut others = self.children.iter().filter(|(other, child)| child.alive && **other != generation);
+            others.any(|(_, other)| other.started <= started)
+        };
+        let unmarked = processes::unmarked_orphans(&known, MARKER);
+        let own = unmarked.into_iter().filter(|(_, started)| child.started <= *started && !may_be_others(*started));
+        tree.extend(own.flat_map(|(pid, _)| processes::tree(pid)));
         tree
     }
 

@@ -40,6 +40,21 @@ pub fn orphans(known: &[i32], marker: &str) -> Vec<i32> {
         .collect()
 }
 
+/// The living children of this process that are not in `known` and have emptied their environment of `variable`, each with
+/// when it started.
+pub fn unmarked_orphans(known: &[i32], variable: &str) -> Vec<(i32, u64)> {
+    let own = children(process::id().cast_signed());
+    own.filter(|child| !known.contains(child) && !has_variable(*child, variable))
+        .filter_map(|child| Some((child, started(child)?)))
+        .collect()
+}
+
+/// When a process started, in clock ticks since boot (`starttime`, proc_pid_stat(5)).
+pub fn started(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
 /// Which of these processes holds the socket with this inode, the first that is found.
 pub fn holder(inode: u32, among: &[i32]) -> Option<i32> {
     among.iter().copied().find(|&pid| holds(pid, inode))
@@ -121,6 +136,12 @@ fn is_alive(pid: i32) -> bool {
     let threads = fields.nth(16).unwrap_or_default();
     // A process whose first thread has ended is shown as a zombie, too, while its other threads run.
     !matches!(state, b"Z" | b"X") || !matches!(threads, b"0" | b"1")
+}
+
+fn has_variable(pid: i32, name: &str) -> bool {
+    let is_it =
+        |variable: &[u8]| variable.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='));
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|all| all.split(|&byte| byte == 0).any(is_it))
 }
 
 fn has_marker(pid: i32, marker: &str) -> bool {

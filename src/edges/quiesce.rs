@@ -157,6 +157,9 @@ pub fn count(generation: Generation, root: i32, roots: &[i32], ports: &[u16]) ->
 }
 
 /// The variable by which processes are known to belong to a generation when their parents are gone.
+pub const MARKER: &str = "ZDR_GENERATION";
+
+/// It as it stands in the environment of a generation.
 pub fn marker(generation: Generation) -> String {
-    format!("ZDR_GENERATION={generation}")
+    format!("{MARKER}={generation}")
 }
