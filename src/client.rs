@@ -113,9 +113,8 @@ pub fn wait(args: &WaitArgs) -> Outcome {
     let limit = args.timeout.unwrap_or(LIMIT);
     let patience = Patience::of(Some(limit));
     loop {
-        let state = match find(&args.which).and_then(|path| status_of(&path)) {
-            Ok(status) if status["ready"] == true => return Ok(0),
-            Ok(status) => format!("it is {}", status["state"].as_str().unwrap_or("not serving")),
+        let state = match find(&args.which).and_then(|path| asked(&path, "/readyz")) {
+            Ok(_) => return Ok(0),
             Err(error) => error.to_string(),
         };
         if patience.is_over() {
@@ -176,8 +175,12 @@ pub fn list(args: &ListArgs) -> u8 {
 }
 
 fn status_of(path: &Path) -> Result<Value, ClientError> {
+    asked(path, "/v1/status")
+}
+
+fn asked(path: &Path, target: &str) -> Result<Value, ClientError> {
     let mut connection = Connection::open(path)?;
-    connection.ask("GET", "/v1/status", "")?;
+    connection.ask("GET", target, "")?;
     let text = connection.next_line(Patience::of(Some(Duration::from_secs(10))))?.unwrap_or_default();
     serde_json::from_str(&text).map_err(|_| ClientError::Ended)
 }

@@ -73,7 +73,7 @@ pub fn run(config: Config) -> Result<u8, RunError> {
     // One thread at rest: the one that runs the loop. Threads for blocking work come and go.
     let runtime = Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(4)
+        .max_blocking_threads(8)
         .thread_keep_alive(std::time::Duration::from_secs(1))
         .thread_stack_size(256 * 1024)
         .build()?;

@@ -130,7 +130,8 @@ impl Connection {
         }
         let body = self.next_line(patience)?.unwrap_or_default();
         let told = serde_json::from_str::<serde_json::Value>(&body).unwrap_or_default();
-        Err(ClientError::Refused(told["error"].as_str().unwrap_or(&status).to_owned()))
+        let why = told["error"].as_str().or(told["state"].as_str());
+        Err(ClientError::Refused(why.unwrap_or(&status).to_owned()))
     }
 
     /// The next line, without its end; None where the answer ends.

@@ -12,7 +12,7 @@ use crate::address::Address;
 use crate::edges::http_server::Door;
 use crate::runtime_directory::beside;
 
-/// The admin socket, held as long as this lives; its files are removed when it is dropped.
+/// The admin socket, held as long as this lives, and removed when it is dropped.
 #[derive(Debug)]
 pub struct AdminAddress {
     name: String,
@@ -135,10 +135,8 @@ impl AdminAddress {
 
 impl Drop for AdminAddress {
     fn drop(&mut self) {
-        // The lock file goes last, while it is still locked: whoever opened it meanwhile finds it locked and fails,
-        // rather than both believing to be the only one.
+        // The lock file stays: two that each locked a file of that name, one of them removed, would both believe to be alone.
         let _ = fs::remove_file(&self.path);
-        let _ = fs::remove_file(beside(&self.path, "lock"));
     }
 }
 
@@ -149,8 +147,7 @@ fn private_directory(directory: &Path) -> Result<(), AdminError> {
         return DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(make);
     }
     let owner = fs::metadata(directory).map_err(make)?;
-    let sticky = owner.mode() & 0o1000 != 0;
-    match owner.uid() == nix::unistd::geteuid().as_raw() || owner.uid() == 0 || sticky {
+    match owner.uid() == nix::unistd::geteuid().as_raw() || owner.uid() == 0 {
         true => Ok(()),
         false => Err(AdminError::NotPrivate(directory.to_owned())),
     }
