@@ -18,6 +18,7 @@ mod listeners;
 #[path = "../src/rehearse/load.rs"]
 #[expect(dead_code, reason = "the tests need less of it than `zdr rehearse`")]
 mod load;
+mod manual;
 mod python;
 mod readiness;
 mod readiness_http;

@@ -12,11 +12,13 @@ pub(super) struct Progress {
     as_json: bool,
     terminal: bool,
     unfinished: bool,
+    /// What was shown last: the verdict often says the same.
+    last: String,
 }
 
 impl Progress {
     pub(super) fn new(as_json: bool) -> Self {
-        Self { as_json, terminal: !as_json && stdout().is_terminal(), unfinished: false }
+        Self { as_json, terminal: !as_json && stdout().is_terminal(), unfinished: false, last: String::new() }
     }
 
     /// A reader that has gone is no reason to end: the verdict is the exit code.
@@ -26,9 +28,10 @@ impl Progress {
             return;
         }
         let bad_verdict = told["event"] == "verdict" && told["code"] != 0;
-        let Some(message) = told["message"].as_str().filter(|_| !bad_verdict) else {
+        let Some(message) = told["message"].as_str().filter(|said| !bad_verdict && *said != self.last) else {
             return self.finish_line();
         };
+        message.clone_into(&mut self.last);
         let passing = self.terminal && (told["event"] == "not_ready" || told["event"] == "draining");
         let start = if self.unfinished { "\r\x1b[K" } else { "" };
         let end = if passing { "" } else { "\n" };
