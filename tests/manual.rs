@@ -25,7 +25,7 @@ fn options_of(help: &str) -> BTreeSet<String> {
     let lines = help.lines().map(str::trim_start);
     let listed = lines.filter(|line| line.starts_with('-') || line.contains("[alias"));
     let words = listed.flat_map(|line| line.split([' ', ',', '=', ']']));
-    words.filter(|word| word.starts_with('-') && word.trim_start_matches('-') != "").map(str::to_owned).collect()
+    words.filter(|word| word.starts_with('-') && !word.trim_start_matches('-').is_empty()).map(str::to_owned).collect()
 }
 
 /// The commands that the help text lists.
