@@ -81,21 +81,21 @@ fn every_exit_code_is_in_the_manual() {
     assert_eq!(codes, ["0", "1", "2", "3", "4", "126", "127"]);
 }
 
-/// Every line of the program that a reader may copy from a text, as words.
-fn examples(text: &str, is_edge: impl Fn(&str) -> bool) -> Vec<Vec<String>> {
-    let mut inside = false;
-    let mut examples = Vec::new();
+/// Every line of a text that a reader may copy, as words.
+fn examples(text: &str, mut is_code: impl FnMut(&str) -> bool) -> Vec<Vec<String>> {
     let joined = text.replace("\\\n", " ");
-    for line in joined.lines() {
-        if is_edge(line) {
-            inside = !inside;
-        }
-        let line = line.trim_start().trim_start_matches("$ ");
-        if inside && line.starts_with("zdr ") {
-            examples.push(words(line));
-        }
+    let code = joined.lines().filter(|line| is_code(line));
+    let lines = code.map(|line| line.trim_start().trim_start_matches("$ "));
+    lines.filter(|line| line.starts_with("zdr ")).map(words).collect()
+}
+
+/// True from a line that opens a block to the one that closes it.
+fn block(is_edge: impl Fn(&str) -> bool) -> impl FnMut(&str) -> bool {
+    let mut inside = false;
+    move |line| {
+        inside ^= is_edge(line);
+        inside
     }
-    examples
 }
 
 /// Splits as a shell does where there is nothing but single quotes and comments.
@@ -126,7 +126,7 @@ fn understood(words: &[String]) -> Result<(), String> {
 
 #[test]
 fn every_example_of_the_manual_is_understood() {
-    let examples = examples(&manual(), |line| line.starts_with(".Bd") || line.starts_with(".Ed"));
+    let examples = examples(&manual(), block(|line| line.starts_with(".Bd") || line.starts_with(".Ed")));
     assert!(examples.len() >= 5, "{examples:?}");
     for example in examples {
         assert_eq!(understood(&example), Ok(()), "{example:?}");
@@ -135,8 +135,11 @@ fn every_example_of_the_manual_is_understood() {
 
 #[test]
 fn every_example_of_the_readme_is_understood() {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap_or_default();
-    for example in examples(&readme, |line| line.trim_start().starts_with("```")) {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let mut fenced = block(|line| line.trim_start().starts_with("```"));
+    let examples = examples(&readme, |line| fenced(line) || line.starts_with("    "));
+    assert!(examples.len() >= 5, "{examples:?}");
+    for example in examples {
         assert_eq!(understood(&example), Ok(()), "{example:?}");
     }
 }
