@@ -169,8 +169,7 @@ impl Edges {
             } else if let Some((generation, child)) = self.children.iter_mut().find(|(_, child)| child.pid == pid) {
                 child.alive = false;
                 (child.probe, child.quiesce, child.notify) = (None, None, None);
-                let waiting = self.listeners.waiting(*generation);
-                self.inbox.push_back(Event::Exited { generation: *generation, exit, waiting });
+                self.inbox.push_back(Event::Exited { generation: *generation, exit });
             }
         }
     }
@@ -210,7 +209,8 @@ impl Edges {
                 failed("steer connections", self.listeners.steer(generation));
             }
             Action::Hold => failed("hold new connections", self.listeners.hold()),
-            Action::Quiesce(generation) => self.quiesce(generation),
+            Action::Quiesce(generation) => self.watch(generation, Quiesce::run),
+            Action::LookBehind(generation) => self.watch(generation, Quiesce::look_behind),
             Action::Signal(generation) => {
                 if let Some(child) = self.children.get(&generation).filter(|child| child.alive) {
                     failed("send the drain signal", child.pidfd.signal(self.config.drain.signal));
@@ -273,7 +273,12 @@ impl Edges {
         child.probe = Some(Task::start(probe.run()));
     }
 
-    fn quiesce(&mut self, generation: Generation) {
+    /// Starts a task that looks at the slot of a generation.
+    fn watch<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        generation: Generation,
+        task: impl FnOnce(Quiesce) -> F,
+    ) {
         let roots = self.roots().into_iter().map(|(_, root)| root).collect();
         let sockets = match self.listeners.watch(generation) {
             Ok(sockets) => sockets,
@@ -285,7 +290,7 @@ impl Edges {
         let Some(child) = self.children.get_mut(&generation) else { return };
         let idle = self.config.drain.idle;
         let quiesce = Quiesce { generation, root: child.pid, roots, sockets, idle, owner: self.owner.clone() };
-        child.quiesce = Some(Task::start(quiesce.run()));
+        child.quiesce = Some(Task::start(task(quiesce)));
     }
 
     fn kill(&mut self, generation: Generation) {

@@ -28,7 +28,7 @@ pub use generation::{Exit, Generation, Ticket, Until};
 use humantime::format_duration;
 pub use news::News;
 pub use policy::Policy;
-use seats::{Draining, Phase, Request, Serving, Starting, Stop};
+use seats::{Draining, Left, Phase, Request, Serving, Starting, Stop};
 pub use status::{SeatName, State, Status};
 use stopping::refused_because_stopping;
 pub use verdict::{Outcome, Verdict};
@@ -43,6 +43,8 @@ pub struct Supervisor {
     starting: Option<Starting>,
     serving: Option<Serving>,
     draining: Vec<Draining>,
+    /// The dead that connections may still be on their way to.
+    left: Vec<Left>,
     /// What runs next: reloads asked for while one is starting become one.
     next: Option<Request>,
     /// A restart waits for this generation to end.
@@ -68,6 +70,7 @@ impl Supervisor {
             starting: None,
             serving: None,
             draining: Vec::new(),
+            left: Vec::new(),
             next: None,
             awaited: None,
             retry_at: None,
@@ -93,7 +96,8 @@ impl Supervisor {
             Event::Ready { generation } => self.ready(generation, now),
             Event::Connections { generation, open, busy } => self.connections(generation, open, busy),
             Event::Quiet { generation } => self.quiet(generation, now),
-            Event::Exited { generation, exit, waiting } => self.exited(generation, exit, waiting, now),
+            Event::Exited { generation, exit } => self.exited(generation, exit, now),
+            Event::Left { generation, waiting } => self.left(generation, waiting, now),
             Event::Elapsed => self.elapsed(now),
         }
         self.exit_if_nobody_is_left();
@@ -229,25 +233,25 @@ impl Supervisor {
     }
 
     /// A main process has ended; what that means depends on its seat.
-    fn exited(&mut self, generation: Generation, exit: Exit, waiting: usize, now: Instant) {
+    fn exited(&mut self, generation: Generation, exit: Exit, now: Instant) {
         if let Some(starting) = self.starting.take_if(|starting| starting.generation == generation) {
             self.kill_and_release(generation);
             let answer = starting.last_answer.as_ref().map(|answer| format!(": {answer}")).unwrap_or_default();
             self.give_up(starting, &format!("{exit} before it was ready{answer}"), now);
         } else if let Some(serving) = self.serving.take_if(|serving| serving.generation == generation) {
-            self.crashed(serving, exit, waiting, now);
+            self.crashed(serving, exit, now);
         } else if let Some(at) = self.draining.iter().position(|draining| draining.generation == generation) {
             let draining = self.draining.swap_remove(at);
-            self.ended(draining, exit, waiting, now);
+            self.ended(draining, exit, now);
         }
     }
 
-    fn ended(&mut self, draining: Draining, exit: Exit, waiting: usize, now: Instant) {
+    fn ended(&mut self, draining: Draining, exit: Exit, now: Instant) {
         let generation = draining.generation;
         self.tell(News::Ended { generation, exit: exit.to_string() });
         let unfinished = matches!(draining.phase, Phase::Warm { .. } | Phase::Quiescing { .. });
         if unfinished && !draining.finishes_for_another {
-            self.leave(generation, draining.command, waiting, now);
+            self.leave(generation, draining.command);
         } else {
             self.kill_and_release(generation);
         }

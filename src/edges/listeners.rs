@@ -202,13 +202,6 @@ impl Listeners {
         }
     }
 
-    /// How many connections wait in the slot of this generation; datagrams that wait count as one.
-    pub fn waiting(&self, generation: Generation) -> usize {
-        let Some(slot) = self.slot_of(generation) else { return 0 };
-        let sockets = self.all.iter().zip(&self.slots[slot].sockets);
-        sockets.map(|(listener, socket)| waiting(listener, socket.as_fd())).sum()
-    }
-
     /// Copies of the sockets of a generation, to look at their queues from elsewhere.
     pub fn watch(&self, generation: Generation) -> io::Result<Vec<(Listener, OwnedFd)>> {
         let Some(slot) = self.slot_of(generation) else { return Ok(Vec::new()) };

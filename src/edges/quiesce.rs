@@ -71,6 +71,20 @@ impl Quiesce {
         }
     }
 
+    /// For a generation that died: waits until what had begun to come to it is there, and tells how much waits.
+    pub async fn look_behind(self) {
+        let _ = spawn_blocking(wait_for_packets_under_way).await;
+        let begun = Instant::now();
+        let mut unfinished = self.half_open().unwrap_or_default();
+        while !unfinished.is_empty() && begun.elapsed() < HALF_OPEN_LIMIT {
+            sleep(QUEUE_INTERVAL).await;
+            let still = self.half_open().unwrap_or_default();
+            unfinished.retain(|cookie| still.contains(cookie));
+        }
+        let waiting = self.sockets.iter().map(|(listener, socket)| waiting(listener, socket.as_fd())).sum();
+        tell(&self.owner, Event::Left { generation: self.generation, waiting });
+    }
+
     async fn until_the_queue_is_empty(&self) {
         let begun = Instant::now();
         let mut unfinished = self.half_open().unwrap_or_default();

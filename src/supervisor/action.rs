@@ -31,6 +31,9 @@ pub enum Action {
     Signal(Generation),
     /// End it now, with every process it started.
     Kill(Generation),
+    /// It died, and new connections go elsewhere: wait until those that had begun to come to it are there, and count
+    /// them. Answered by `Left`.
+    LookBehind(Generation),
     /// It is gone: its slots are free.
     Release(Generation),
     /// Tell everybody who follows the story.

@@ -76,6 +76,11 @@ pub enum Event {
         generation: Generation,
         /// How.
         exit: Exit,
+    },
+    /// What had begun to come to a dead generation is there.
+    Left {
+        /// Whose.
+        generation: Generation,
         /// Connections that wait in its slots and that nobody accepts now.
         waiting: usize,
     },

@@ -7,15 +7,28 @@ use super::action::{Action, Place};
 use super::generation::{Exit, Generation};
 use super::news::News;
 use super::policy::{FAILURES_AT_BOOT, STEADY, pause};
-use super::seats::{Draining, Phase, Request, Serving, Starting, Stop};
+use super::seats::{Draining, Left, Phase, Request, Serving, Starting, Stop};
 use super::verdict::Outcome;
 use super::{Supervisor, tickets};
 
 impl Supervisor {
-    /// A generation is gone. Connections that still wait in its slots, where nobody else will look, are finished by one
-    /// more instance of it, which drains from its first moment.
-    pub(super) fn leave(&mut self, generation: Generation, command: Vec<OsString>, waiting: usize, now: Instant) {
+    /// A generation is gone, and new connections go elsewhere. Those that were on their way arrive in its slots all the
+    /// same, where nobody else will look: they are counted when the last one is there.
+    pub(super) fn leave(&mut self, generation: Generation, command: Vec<OsString>) {
+        if self.stop.is_some() {
+            return self.kill_and_release(generation);
+        }
         self.actions.push(Action::Kill(generation));
+        self.actions.push(Action::LookBehind(generation));
+        self.left.push(Left { generation, command });
+    }
+
+    /// Connections that wait in its slots are finished by one more instance of it, which drains from its first moment.
+    pub(super) fn left(&mut self, generation: Generation, waiting: usize, now: Instant) {
+        let Some(at) = self.left.iter().position(|left| left.generation == generation) else {
+            return;
+        };
+        let Left { command, .. } = self.left.swap_remove(at);
         if waiting > 0 && self.stop.is_none() {
             let finisher = self.spawn(command.clone(), Place::Of(generation));
             let signal_by = now + self.policy.drain_timeout;
@@ -31,7 +44,7 @@ impl Supervisor {
 
     /// The serving generation died. The old one has the connections back if it is still warm; else the one that is
     /// starting gets them; else they wait in the queue for the next try.
-    pub(super) fn crashed(&mut self, dead: Serving, exit: Exit, waiting: usize, now: Instant) {
+    pub(super) fn crashed(&mut self, dead: Serving, exit: Exit, now: Instant) {
         let generation = dead.generation;
         let served = now.saturating_duration_since(dead.since);
         self.crashes += 1;
@@ -48,12 +61,12 @@ impl Supervisor {
             self.settle(warm.watchers.clone(), Outcome::Kept, generation, reason);
             self.command.clone_from(&warm.command);
             self.serving = warm.into_serving();
-            self.leave(generation, dead.command, waiting, now);
+            self.leave(generation, dead.command);
         } else if let Some(starting) = &self.starting {
             let then = format!("connections wait for generation {}", starting.generation);
             self.actions.push(Action::Steer(starting.generation));
             self.tell(News::Crashed { generation, exit: exit.to_string(), then });
-            self.leave(generation, dead.command, waiting, now);
+            self.leave(generation, dead.command);
         } else {
             self.kill_and_release(generation);
             if served >= STEADY {

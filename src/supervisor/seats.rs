@@ -58,6 +58,13 @@ pub(super) struct Draining {
     pub(super) finishes_for_another: bool,
 }
 
+/// It died; what had begun to come to it may still arrive in its slots.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) generation: Generation,
+    pub(super) command: Vec<OsString>,
+}
+
 /// zdr is ending.
 #[derive(Debug)]
 pub(super) struct Stop {

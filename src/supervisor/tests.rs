@@ -132,11 +132,12 @@ fn quiet(generation: u64) -> Event {
 }
 
 fn exited(generation: u64) -> Event {
-    died_with(generation, 0)
+    Event::Exited { generation: Generation(generation), exit: Exit::Code(1) }
 }
 
-fn died_with(generation: u64, waiting: usize) -> Event {
-    Event::Exited { generation: Generation(generation), exit: Exit::Code(1), waiting }
+/// So many connections wait in the slots of one that died.
+fn left(generation: u64, waiting: usize) -> Event {
+    Event::Left { generation: Generation(generation), waiting }
 }
 
 fn spawn(generation: u64) -> Action {
@@ -169,6 +170,10 @@ fn signal(generation: u64) -> Action {
 
 fn kill(generation: u64) -> Action {
     Action::Kill(Generation(generation))
+}
+
+fn look_behind(generation: u64) -> Action {
+    Action::LookBehind(Generation(generation))
 }
 
 fn release(generation: u64) -> Action {

@@ -84,7 +84,7 @@ fn a_generation_that_served_long_is_started_again_at_once_when_it_dies() {
     let mut story = Story::serving();
     for generation in 2..20 {
         story.after(Duration::from_secs(11));
-        story.when(died_with(generation - 1, 3));
+        story.when(exited(generation - 1));
         story.then(&[kill(generation - 1), release(generation - 1), spawn_steered(generation)]);
         story.when(spawned(generation)).when(ready(generation)).serves(Some(generation));
     }
@@ -94,9 +94,10 @@ fn a_generation_that_served_long_is_started_again_at_once_when_it_dies() {
 fn a_new_generation_that_dies_within_the_bake_time_gives_the_connections_back_to_the_old_one() {
     let mut story = Story::reloaded_with(Duration::from_secs(2));
     story.after(Duration::from_secs(1));
-    story.when(exited(2)).then(&[steer(1), kill(2), release(2)]).serves(Some(1));
+    story.when(exited(2)).then(&[steer(1), kill(2), look_behind(2)]).serves(Some(1));
     assert_eq!(story.reason(), "generation 2 exited with code 1 1.0s after its promotion; generation 1 serves again");
     assert_eq!(story.wakes_in(), None, "the old one is not drained after all");
+    story.when(left(2, 0)).then(&[release(2)]);
     story.when(reload_by(2)).then(&[spawn(3)]);
 }
 
@@ -107,19 +108,20 @@ fn connections_that_wait_for_a_dead_generation_are_finished_by_one_more_instance
         story.when(event);
     }
     let finisher = spawn_of("new", 3, Place::Of(Generation(2)));
-    story.when(died_with(2, 5)).then(&[steer(1), kill(2), finisher, release(2)]).serves(Some(1));
+    story.when(exited(2)).then(&[steer(1), kill(2), look_behind(2)]).serves(Some(1));
+    story.when(left(2, 5)).then(&[finisher, release(2)]).serves(Some(1));
     story.when(spawned(3)).then(&[quiesce(3)]).serves(Some(1));
     story.when(quiet(3)).then(&[signal(3)]);
-    story.when(died_with(3, 0)).then(&[kill(3), release(3)]).serves(Some(1));
+    story.when(exited(3)).then(&[kill(3), release(3)]).serves(Some(1));
 }
 
 #[test]
 fn a_finisher_that_dies_as_well_is_not_followed_by_another() {
     let mut story = Story::reloaded_with(Duration::from_secs(2));
-    story.when(died_with(2, 5)).when(spawned(3));
-    story.when(died_with(3, 5)).then(&[kill(3), release(3)]).serves(Some(1));
+    story.when(exited(2)).when(left(2, 5)).when(spawned(3));
+    story.when(exited(3)).then(&[kill(3), release(3)]).serves(Some(1));
     let mut story = Story::reloaded_with(Duration::from_secs(2));
-    story.when(died_with(2, 5));
+    story.when(exited(2)).when(left(2, 5));
     story.when(failed_spawn(3, Some(127))).then(&[release(3)]).serves(Some(1));
     assert_eq!(story.wakes_in(), None);
 }
@@ -127,7 +129,8 @@ fn a_finisher_that_dies_as_well_is_not_followed_by_another() {
 #[test]
 fn a_generation_that_dies_while_it_is_quiesced_leaves_no_connection_behind() {
     let mut story = Story::reloaded_with(Duration::ZERO);
-    story.when(died_with(1, 2)).then(&[kill(1), spawn_of("server", 3, Place::Of(Generation(1))), release(1)]);
+    story.when(exited(1)).then(&[kill(1), look_behind(1)]);
+    story.when(left(1, 2)).then(&[spawn_of("server", 3, Place::Of(Generation(1))), release(1)]);
     story.serves(Some(2));
 }
 
@@ -135,14 +138,15 @@ fn a_generation_that_dies_while_it_is_quiesced_leaves_no_connection_behind() {
 fn if_the_old_one_dies_during_a_reload_connections_wait_for_the_new_one() {
     let mut story = Story::serving();
     story.when(reload()).when(spawned(2));
-    story.when(died_with(1, 0)).then(&[steer(2), kill(1), release(1)]).serves(None);
+    story.when(exited(1)).then(&[steer(2), kill(1), look_behind(1)]).serves(None);
+    story.when(left(1, 0)).then(&[release(1)]);
     story.when(ready(2)).then(&[steer(2), verdict(1, Outcome::Done, 2)]).serves(Some(2));
 }
 
 #[test]
 fn if_both_die_the_next_try_takes_the_connections_that_wait() {
     let mut story = Story::serving();
-    story.when(reload()).when(spawned(2)).when(died_with(1, 0));
+    story.when(reload()).when(spawned(2)).when(exited(1));
     story.when(exited(2)).then(&[kill(2), release(2), verdict(1, Outcome::Failed, 2), spawn_steered(3)]);
     assert_eq!(story.reason(), "generation 2 exited with code 1 before it was ready; nothing serves, connections wait");
 }

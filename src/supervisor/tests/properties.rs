@@ -17,6 +17,7 @@ struct Process {
     released: bool,
     quiesced: bool,
     ready: bool,
+    behind: bool,
 }
 
 /// The edges, simulated: keeps the rules' promises to the kernel, and watches that they keep theirs.
@@ -108,9 +109,15 @@ impl System {
                 assert!(!(process.alive && process.killed), "killed twice");
                 process.killed = process.alive;
             }
+            Action::LookBehind(generation) => {
+                assert!(self.steered != Some(generation.0), "looked behind while it gets what is new");
+                let process = self.process(generation);
+                assert!(!process.alive && !process.released && !process.behind, "not a dead one's slot: {process:?}");
+                process.behind = true;
+            }
             Action::Release(generation) => {
                 let process = self.process(generation);
-                assert!(!process.alive && !process.released, "released alive or twice: {process:?}");
+                assert!(!process.alive && !process.released && !process.behind, "released alive or twice: {process:?}");
                 process.released = true;
             }
             Action::Tell(_) => {}
@@ -157,13 +164,23 @@ impl System {
     }
 
     fn dies(&mut self, generation: u64) {
-        let waiting = usize::try_from(self.below(3)).unwrap();
         self.process(Generation(generation)).alive = false;
-        self.happens(died_with(generation, waiting));
+        self.happens(exited(generation));
+    }
+
+    /// What had begun to come to one that died is there.
+    fn is_left(&mut self) -> bool {
+        let Some(dead) = self.processes.iter().find_map(|(number, process)| process.behind.then_some(*number)) else {
+            return false;
+        };
+        let waiting = usize::try_from(self.below(3)).unwrap();
+        self.process(Generation(dead)).behind = false;
+        self.happens(left(dead, waiting));
+        true
     }
 
     fn something_happens(&mut self) {
-        match self.below(14) {
+        match self.below(15) {
             0..=2 => {
                 let ticket = self.ticket();
                 let until = if self.below(3) == 0 { Until::Drained } else { Until::Serving };
@@ -199,6 +216,7 @@ impl System {
                     self.dies(generation);
                 }
             }
+            12 => drop(self.is_left()),
             _ => self.time_passes(),
         }
     }
@@ -237,6 +255,9 @@ impl System {
         for _ in 0..200 {
             if self.exited {
                 return;
+            }
+            if self.is_left() {
+                continue;
             }
             if let Some(generation) = self.living(|process| process.signalled || process.killed) {
                 self.dies(generation);

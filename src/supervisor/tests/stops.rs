@@ -14,7 +14,7 @@ fn restart(ticket: u64) -> Event {
 fn a_restart_stops_the_generation_and_starts_the_next_in_its_place() {
     let mut story = Story::serving();
     story.when(restart(1)).then(&[signal(1)]).serves(None);
-    story.when(died_with(1, 4)).then(&[kill(1), release(1), spawn_steered(2)]);
+    story.when(exited(1)).then(&[kill(1), release(1), spawn_steered(2)]);
     story.when(spawned(2));
     story.when(ready(2)).then(&[steer(2), verdict(1, Outcome::Done, 2)]).serves(Some(2));
 }
@@ -102,7 +102,7 @@ fn a_stop_tells_everybody_who_waits_that_nothing_more_starts() {
 fn a_generation_that_dies_during_a_stop_is_not_started_again() {
     let mut story = Story::with(Duration::ZERO, Duration::from_secs(5));
     story.when(Event::Boot).when(spawned(1)).when(ready(1)).when(stop(1));
-    story.when(died_with(1, 3)).then(&[kill(1), release(1), verdict(1, Outcome::Done, None), Action::Exit(0)]);
+    story.when(exited(1)).then(&[kill(1), release(1), verdict(1, Outcome::Done, None), Action::Exit(0)]);
 }
 
 #[test]
@@ -110,4 +110,11 @@ fn a_stop_while_nothing_serves_ends_zdr_at_once() {
     let mut story = Story::serving();
     story.when(exited(1)).when(spawned(2)).when(exited(2));
     story.when(stop(1)).then(&[verdict(1, Outcome::Done, None), Action::Exit(0)]);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_connections_on_their_way_to_a_dead_generation() {
+    let mut story = Story::reloaded_with(Duration::from_secs(2));
+    story.when(exited(2)).when(stop(2)).when(left(2, 5)).then(&[release(2)]);
+    story.when(quiet(1)).when(exited(1)).then(&[kill(1), release(1), verdict(2, Outcome::Done, None), Action::Exit(0)]);
 }
