@@ -4,6 +4,7 @@
 
 pub mod admin;
 mod child;
+mod errands;
 mod http_server;
 pub mod kernel;
 pub mod listeners;
@@ -28,6 +29,7 @@ use tracing::{error, info, warn};
 
 use self::admin::Admin;
 use self::child::Start;
+use self::errands::Errand;
 use self::kernel::pidfd::PidFd;
 use self::listeners::Listeners;
 use self::notice::{Notice, Owner, Picture, Question};
@@ -36,9 +38,9 @@ use self::probe::Probe;
 use self::quiesce::{MARKER, Quiesce, marker};
 use self::signals::{Asked, Signals};
 use self::task::Task;
-use crate::config::{Config, Process, Ready};
+use crate::config::{Config, Ready};
 use crate::runtime_directory::beside;
-use crate::supervisor::{Action, Event, Exit, Generation, News, Place, Status, Until};
+use crate::supervisor::{Action, Event, Generation, News, Place, Status, Until};
 
 /// Everything zdr can sense and do.
 #[derive(Debug)]
@@ -67,13 +69,6 @@ struct Child {
     probe: Option<Task>,
     quiesce: Option<Task>,
     notify: Option<Task>,
-}
-
-/// A shell command that a probe asked for.
-#[derive(Debug)]
-struct Errand {
-    generation: Generation,
-    reply: oneshot::Sender<Result<Exit, String>>,
 }
 
 /// What `next` noticed.
@@ -163,6 +158,9 @@ impl Edges {
     }
 
     fn reap(&mut self) {
+        if let Err(error) = self.listeners.mend() {
+            error!(%error, "cannot mend a listener that a server has shut down");
+        }
         for (pid, exit) in reaper::reap() {
             if let Some(errand) = self.errands.remove(&pid) {
                 let _ = errand.reply.send(Ok(exit));
@@ -333,34 +331,6 @@ impl Edges {
             .filter(|(_, child)| child.alive)
             .map(|(generation, child)| (*generation, child.pid))
             .collect()
-    }
-
-    fn run_errand(&mut self, generation: Generation, command: &str, reply: oneshot::Sender<Result<Exit, String>>) {
-        let command = ["/bin/sh", "-c", command].map(OsString::from);
-        let root = self.children.get(&generation).map(|child| child.pid.to_string()).unwrap_or_default();
-        let mut environment = self.config.process.environment.clone();
-        environment.push(("ZDR_PID".into(), root.into()));
-        let process = Process { environment, ..self.config.process.clone() };
-        let admin = self.admin.address().path().to_owned();
-        let lent = Vec::new();
-        let start =
-            Start { generation, command: &command, process: &process, notify_socket: None, admin: &admin, lent };
-        match start.spawn() {
-            Ok(spawned) => {
-                self.errands.insert(spawned.pid, Errand { generation, reply });
-            }
-            Err(error) => {
-                let _ = reply.send(Err(error.to_string()));
-            }
-        }
-    }
-
-    fn end_errands(&mut self, generation: Generation) {
-        let late: Vec<i32> =
-            self.errands.iter().filter(|(_, errand)| errand.generation == generation).map(|(pid, _)| *pid).collect();
-        for pid in late {
-            tree::kill(|| processes::tree(pid));
-        }
     }
 
     /// The rules' picture, with what only the edges know.

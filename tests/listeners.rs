@@ -227,3 +227,38 @@ fn after_the_end_the_address_is_free_at_once() {
     zdr.ended();
     wait_for("the address", || TcpListener::bind(address).ok());
 }
+
+#[test]
+fn a_server_that_shuts_its_listeners_down_harms_neither_the_next_nor_the_steering() {
+    let shuts = server(
+        "
+s = listener()
+def end(*_):
+    for position in range(2):
+        socket.socket(fileno=os.dup(3 + position)).shutdown(socket.SHUT_RDWR)
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+serve(s, lambda path: 'hello from ' + GENERATION)
+",
+    );
+    // The kernel chose the port of one, and not of the other: only that one is kept by its socket.
+    let fixed = format!("b=127.0.0.1:{}", free_port());
+    let zdr = Setup::of(&shuts)
+        .listen(&["127.0.0.1:0", &fixed])
+        .option("--ready", "/")
+        .option("--ready-timeout", "5s")
+        .option("--bake", "0s")
+        .start();
+    let address = zdr.address();
+    for generation in 2..8 {
+        let told = zdr.client(&["reload", "--wait", "drained"]);
+        assert_eq!(told.code, 0, "{told:?}\n{}", zdr.log());
+        for _ in 0..20 {
+            assert_eq!(get(address, "/").1, format!("hello from {generation}"), "{}", zdr.log());
+        }
+    }
+    // Steering is right as well: the old one does not answer for a new one that says no.
+    let told = zdr.reload_to(&sample(&["--bad", "hang"]));
+    assert_eq!(told.code, 3, "{told:?}");
+    assert_eq!(get(address, "/").1, "hello from 7");
+}

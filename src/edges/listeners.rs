@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 pub use error::ListenError;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::socket::{Backlog, SockaddrStorage, connect};
+use nix::sys::socket::{Backlog, SockaddrStorage, connect, getsockopt, sockopt};
 use tokio::net::TcpSocket;
 
 use super::kernel::reuseport::{Steering, steer};
@@ -35,6 +35,8 @@ pub struct Listeners {
     steered: usize,
     /// The slot with the full queues that holds new connections back instead.
     held: Option<Held>,
+    /// For every listener the slots as their sockets stand in the kernel's group, whose places steering speaks of.
+    groups: Vec<Vec<usize>>,
     /// Where the last probes came from: they are nobody's loss.
     probes: VecDeque<SocketAddr>,
 }
@@ -76,8 +78,14 @@ pub struct Aimed {
 impl Listeners {
     /// Binds every listener, with two slots each, so that what could fail at the first reload fails now.
     pub fn bind(asked: &[Listener]) -> Result<Self, ListenError> {
-        let mut listeners =
-            Self { all: Vec::new(), slots: vec![Slot::default()], steered: 0, held: None, probes: VecDeque::new() };
+        let mut listeners = Self {
+            all: Vec::new(),
+            slots: vec![Slot::default()],
+            steered: 0,
+            held: None,
+            groups: Vec::new(),
+            probes: VecDeque::new(),
+        };
         for listener in asked {
             let (socket, address) = make::first(listener)?;
             let listener = Listener { address, ..listener.clone() };
@@ -85,6 +93,7 @@ impl Listeners {
             steer(socket.as_fd(), steering).map_err(|source| ListenError::steer(&listener, source))?;
             listeners.slots[0].sockets.push(socket);
             listeners.all.push(listener);
+            listeners.groups.push(vec![0]);
         }
         listeners.add_slot()?;
         Ok(listeners)
@@ -102,6 +111,7 @@ impl Listeners {
 
     /// Lends a generation its slot: a free one, the steered one, or that of a generation that died.
     pub fn lend(&mut self, generation: Generation, place: Place) -> Result<Vec<Lent<'_>>, ListenError> {
+        self.mend()?;
         let slot = match place {
             Place::Steered => self.steered,
             Place::Of(dead) => self.slot_of(dead).unwrap_or(self.steered),
@@ -188,7 +198,8 @@ impl Listeners {
         let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.bind(SocketAddr::new(to.ip(), 0))?;
         let client = socket.local_addr()?;
-        self.put_in_force(listener, Some((client, index(slot))))?;
+        self.mend().map_err(|error| io::Error::other(error.to_string()))?;
+        self.put_in_force(listener, Some((client, slot)))?;
         self.probes.truncate(PROBES - 1);
         self.probes.push_front(client);
         Ok(Aimed { socket, to })
@@ -232,12 +243,44 @@ impl Listeners {
             slot.sockets.push(make::another(listener, &ours)?);
         }
         self.slots.push(slot);
-        Ok(self.slots.len() - 1)
+        let newest = self.slots.len() - 1;
+        self.groups.iter_mut().for_each(|group| group.push(newest));
+        Ok(newest)
     }
 
-    fn put_in_force(&self, listener: usize, probe: Option<(SocketAddr, u32)>) -> io::Result<()> {
+    /// A server may shut its socket down (shutdown(2)), as WEBrick does, and that ends the socket for everybody who has
+    /// it: the kernel takes it out of its group and puts the last one in its place (`__reuseport_detach_sock` in
+    /// net/core/sock_reuseport.c). A new socket takes its part in the slot, and stands last.
+    pub fn mend(&mut self) -> Result<(), ListenError> {
+        for (position, listener) in self.all.iter().enumerate() {
+            let is_dead = |slot: &usize| {
+                let socket = &self.slots[*slot].sockets[position];
+                matches!(listener.address, Address::Tcp(_)) && is_listening(socket.as_fd()) == Ok(false)
+            };
+            let dead: Vec<usize> = (0..self.slots.len()).filter(is_dead).collect();
+            for slot in &dead {
+                let group = &mut self.groups[position];
+                if let Some(place) = group.iter().position(|other| other == slot) {
+                    group.swap_remove(place);
+                }
+            }
+            for slot in &dead {
+                let ours: Vec<BorrowedFd<'_>> = self.slots.iter().map(|slot| slot.sockets[position].as_fd()).collect();
+                self.slots[*slot].sockets[position] = make::another(listener, &ours)?;
+                self.groups[position].push(*slot);
+            }
+            if !dead.is_empty() {
+                self.put_in_force(position, None).map_err(|source| ListenError::steer(listener, source))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_in_force(&self, listener: usize, probe: Option<(SocketAddr, usize)>) -> io::Result<()> {
+        let place = |slot: usize| self.groups[listener].iter().position(|other| *other == slot).map_or(0, index);
+        let probe = probe.map(|(client, slot)| (client, place(slot)));
         let held = self.held.as_ref().filter(|_| self.is_tcp(listener)).map(|held| held.slot);
-        let steering = Steering { serving: index(held.unwrap_or(self.steered)), probe };
+        let steering = Steering { serving: place(held.unwrap_or(self.steered)), probe };
         steer(self.slots[self.steered].sockets[listener].as_fd(), steering)
     }
 }
@@ -274,6 +317,10 @@ fn sweep(listener: &Listener, socket: &OwnedFd, probes: &VecDeque<SocketAddr>) -
         }
         _ => 0,
     }
+}
+
+fn is_listening(socket: BorrowedFd<'_>) -> nix::Result<bool> {
+    getsockopt(&socket, sockopt::AcceptConn)
 }
 
 fn set_nonblocking(socket: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
