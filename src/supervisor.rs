@@ -90,7 +90,7 @@ impl Supervisor {
             Event::Reload { ticket, command, until } => self.reload(ticket, command, until, now),
             Event::Restart { ticket } => self.restart(ticket, now),
             Event::Stop { ticket } => self.stop(ticket, now),
-            Event::Spawned { generation, pid } => self.spawned(generation, pid),
+            Event::Spawned { generation, pid } => self.spawned(generation, pid, now),
             Event::SpawnFailed { generation, why, code } => self.spawn_failed(generation, &why, code, now),
             Event::NotReady { generation, answer } => self.not_ready(generation, answer),
             Event::Ready { generation } => self.ready(generation, now),
@@ -147,9 +147,10 @@ impl Supervisor {
     }
 
     /// The new generation is probed until it is ready.
-    fn spawned(&mut self, generation: Generation, pid: i32) {
+    fn spawned(&mut self, generation: Generation, pid: i32, now: Instant) {
         if let Some(starting) = self.starting.as_mut().filter(|starting| starting.generation == generation) {
             starting.pid = Some(pid);
+            starting.ready_by = now + self.policy.ready_timeout;
             self.tell(News::Spawned { generation, pid });
             self.actions.push(Action::Probe(generation));
         } else if let Some(finisher) = self.draining.iter_mut().find(|draining| draining.generation == generation) {

@@ -19,9 +19,9 @@ pub fn refused(zdr: &Zdr, command: &[String], words: &str) {
 #[test]
 fn by_default_and_by_tcp_a_generation_that_accepts_nothing_is_not_ready() {
     for spec in [None, Some("tcp")] {
-        let setup = Setup::of(&sample(&[])).option("--ready-timeout", "600ms");
+        let setup = Setup::of(&sample(&[])).option("--ready-timeout", "2s");
         let zdr = spec.into_iter().fold(setup, |setup, spec| setup.option("--ready", spec)).start();
-        refused(&zdr, &sample(&["--bad", "hang"]), "was not ready after 600ms");
+        refused(&zdr, &sample(&["--bad", "hang"]), "was not ready after 2s");
         assert!(
             zdr.status()["last_verdict"]["reason"].as_str().unwrap().contains("it accepts no connection on `main`")
         );
@@ -36,8 +36,7 @@ fn every_stream_listener_must_be_accepted_on() {
         "threading.Thread(target=serve, args=(listener(1), lambda path: 'two'), daemon=True).start()\n\
          serve(listener(), lambda path: 'one')",
     );
-    let zdr =
-        Setup::of(&both).listen(&["web=127.0.0.1:0", "api=127.0.0.1:0"]).option("--ready-timeout", "700ms").start();
+    let zdr = Setup::of(&both).listen(&["web=127.0.0.1:0", "api=127.0.0.1:0"]).option("--ready-timeout", "2s").start();
     refused(&zdr, &only_the_first, "it accepts no connection on `api`");
 }
 
@@ -87,8 +86,8 @@ fn ready_from_the_systemd_notify_program_counts() {
 #[test]
 fn a_generation_that_never_says_ready_is_refused() {
     let says = format!("{SAYS_READY}say(b'READY=1')\nserve(listener(), lambda path: 'up')");
-    let zdr = Setup::of(&server(&says)).option("--ready", "notify").option("--ready-timeout", "500ms").start();
-    refused(&zdr, &sample(&[]), "was not ready after 500ms: it has not sent READY=1");
+    let zdr = Setup::of(&server(&says)).option("--ready", "notify").option("--ready-timeout", "2s").start();
+    refused(&zdr, &sample(&[]), "was not ready after 2s: it has not sent READY=1");
 }
 
 #[test]
@@ -104,7 +103,7 @@ fn a_command_decides_by_its_exit_code() {
     let marker = setup.place("good");
     fs::write(&marker, "").unwrap();
     let spec = format!("exec:test -e {marker} || exit 9");
-    let zdr = setup.option("--ready", &spec).option("--ready-timeout", "500ms").start();
+    let zdr = setup.option("--ready", &spec).option("--ready-timeout", "2s").start();
     assert_eq!(zdr.reload().code, 0);
     fs::remove_file(zdr.folder().join("good")).unwrap();
     let told = zdr.reload();
@@ -140,9 +139,9 @@ fn a_command_leaves_nothing_behind_when_its_reload_ends_first() {
     let good = setup.place("good");
     fs::write(&good, "").unwrap();
     let spec = format!("exec:test -e {good} && exit 0; sleep 1000; true");
-    let zdr = setup.option("--ready", &spec).option("--ready-timeout", "300ms").start();
+    let zdr = setup.option("--ready", &spec).option("--ready-timeout", "2s").start();
     fs::remove_file(zdr.folder().join("good")).unwrap();
-    refused(&zdr, &sample(&[]), "was not ready after 300ms");
+    refused(&zdr, &sample(&[]), "was not ready after 2s");
     let server = zdr.server_pid();
     wait_for("the end of all that the probe started", || (zdr.processes() == [server]).then_some(()));
 }

@@ -11,8 +11,8 @@ use crate::readiness::refused;
 
 #[test]
 fn a_path_is_asked_of_the_first_listener() {
-    let zdr = Setup::of(&sample(&[])).option("--ready", "/health").option("--ready-timeout", "500ms").start();
-    refused(&zdr, &sample(&["--bad", "status:500"]), "was not ready after 500ms: last probe of /health: 500");
+    let zdr = Setup::of(&sample(&[])).option("--ready", "/health").option("--ready-timeout", "2s").start();
+    refused(&zdr, &sample(&["--bad", "status:500"]), "was not ready after 2s: last probe of /health: 500");
     assert_eq!(zdr.reload_to(&sample(&[])).code, 0);
 }
 
@@ -21,14 +21,11 @@ fn a_url_on_our_own_listener_is_asked_of_the_new_generation_only() {
     for host in ["127.0.0.1", "localhost"] {
         let port = free_port();
         let (listen, url) = (format!("127.0.0.1:{port}"), format!("http://{host}:{port}/health"));
-        let zdr = Setup::of(&sample(&[]))
-            .listen(&[&listen])
-            .option("--ready", &url)
-            .option("--ready-timeout", "500ms")
-            .start();
+        let zdr =
+            Setup::of(&sample(&[])).listen(&[&listen]).option("--ready", &url).option("--ready-timeout", "2s").start();
         // The old one answers 200 at that very URL all the time.
         refused(&zdr, &sample(&["--bad", "status:500"]), "500");
-        refused(&zdr, &sample(&["--bad", "hang"]), "was not ready after 500ms");
+        refused(&zdr, &sample(&["--bad", "hang"]), "was not ready after 2s");
         assert_eq!(zdr.reload_to(&sample(&[])).code, 0);
     }
 }
@@ -41,7 +38,7 @@ fn a_wildcard_listener_is_asked_by_its_loopback_address() {
         let zdr = Setup::of(&sample(&[]))
             .listen(&[&format!("{listen}:{port}")])
             .option("--ready", &url)
-            .option("--ready-timeout", "500ms")
+            .option("--ready-timeout", "2s")
             .start();
         refused(&zdr, &sample(&["--bad", "status:503"]), "503");
         assert_eq!(zdr.reload_to(&sample(&[])).code, 0);
@@ -69,7 +66,7 @@ serve(listener(), lambda path: 'hello')
 fn asked_on_another_port(port: u16, reuse: &str) -> Zdr {
     Setup::of(&with_another_port(port, reuse))
         .option("--ready", &format!("http://127.0.0.1:{port}/"))
-        .option("--ready-timeout", "800ms")
+        .option("--ready-timeout", "2s")
         .option("--bake", "0s")
         .start()
 }
@@ -110,7 +107,7 @@ fn an_answer_of_a_stranger_does_not_count() {
     });
     let mut zdr = Setup::of(&sample(&[]))
         .option("--ready", &format!("http://127.0.0.1:{port}/"))
-        .option("--ready-timeout", "300ms")
+        .option("--ready-timeout", "2s")
         .begin();
     assert_eq!(zdr.ended().code(), Some(1));
     let words = format!("answered by process {} (", std::process::id());
@@ -162,7 +159,7 @@ fn the_statuses_that_count_can_be_chosen() {
     let zdr = Setup::of(&sample(&["--bad", "status:503"]))
         .option("--ready", "/health")
         .option("--ready-status", "204,500-599")
-        .option("--ready-timeout", "400ms")
+        .option("--ready-timeout", "2s")
         .start();
     refused(&zdr, &sample(&[]), "last probe of /health: 200");
 }
@@ -173,12 +170,12 @@ fn as_many_good_answers_in_a_row_are_wanted_as_asked() {
     let zdr = Setup::of(&server(&format!("{counted}serve(listener(), say)")))
         .option("--ready", "/ready")
         .option("--ready-successes", "4")
-        .option("--ready-timeout", "600ms")
+        .option("--ready-timeout", "2s")
         .start();
     assert_eq!(zdr.get("/"), "4");
     let every_other =
         format!("{counted}serve(listener(), lambda path: (say(path), '200 OK' if asked[0] % 2 else '500 No'))");
-    refused(&zdr, &server(&every_other), "was not ready after 600ms");
+    refused(&zdr, &server(&every_other), "was not ready after 2s");
 }
 
 #[test]
@@ -200,7 +197,7 @@ fn a_redirect_to_elsewhere_is_not_followed() {
     let zdr = Setup::of(&sample(&[]))
         .option("--ready", "/health")
         .option("--ready-status", "200")
-        .option("--ready-timeout", "400ms")
+        .option("--ready-timeout", "2s")
         .start();
     refused(&zdr, &server(&format!("serve(listener(), lambda path: ('', '302 Found', '{location}'))")), "302");
     elsewhere.set_nonblocking(true).unwrap();

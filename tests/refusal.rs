@@ -31,12 +31,12 @@ pub fn nothing_lost(zdr: &Zdr, load: Load) {
 
 #[test]
 fn a_release_that_fails_costs_nothing_and_names_its_reason() {
-    let zdr = Setup::of(&sample(&[])).option("--ready", "/health").option("--ready-timeout", "700ms").start();
+    let zdr = Setup::of(&sample(&[])).option("--ready", "/health").option("--ready-timeout", "2s").start();
     let load = load(&zdr, 3, 3);
     let releases: [(Vec<String>, &str); 6] = [
         (sample(&["--bad", "exit:7"]), "exited with code 7 before it was ready"),
-        (sample(&["--bad", "hang"]), "was not ready after 700ms: "),
-        (sample(&["--bad", "status:500"]), "was not ready after 700ms: last probe of /health: 500"),
+        (sample(&["--bad", "hang"]), "was not ready after 2s: "),
+        (sample(&["--bad", "status:500"]), "was not ready after 2s: last probe of /health: 500"),
         (vec!["/nowhere/server".to_owned()], "could not be started: `/nowhere/server`: "),
         (server("os.kill(os.getpid(), 11)"), "was killed by signal 11 (SEGV) before it was ready"),
         (sample(&["--bad", "crash-after:100ms", "--start-after", "10s"]), "exited with code 1 before it was ready"),

@@ -63,7 +63,7 @@ fn signals_for_more_and_fewer_instances_do_no_harm() {
 fn a_new_command_is_what_later_reloads_use_and_one_that_failed_is_not() {
     let zdr = Setup::of(&sample(&["--bad", "status:201"]))
         .option("--ready", "/health")
-        .option("--ready-timeout", "500ms")
+        .option("--ready-timeout", "2s")
         .start();
     assert!(zdr.get("/health").starts_with("201"));
     assert_eq!(zdr.reload_to(&sample(&["--bad", "status:202"])).code, 0);

@@ -365,7 +365,8 @@ mod tests {
                 let error = TcpStream::connect_timeout(&to, Duration::from_millis(50)).unwrap_err();
                 assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{address}");
             }
-            assert_eq!(listeners.waiting(first), 1);
+            let (listener, socket) = &listeners.watch(first).unwrap()[0];
+            assert_eq!(waiting(listener, socket.as_fd()), 1);
             assert_eq!(server.accept().unwrap().1.port(), before.local_addr().unwrap().port());
         }
     }

@@ -44,7 +44,7 @@ const QUEUE_INTERVAL: Duration = Duration::from_millis(1);
 /// Connections are looked at this often: the ages that the kernel keeps have a resolution of one jiffy, 4 ms at 250 Hz.
 const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How often the connections left are told once the signal is sent.
+/// How often the connections left are told.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Connections of one generation.
@@ -103,13 +103,14 @@ impl Quiesce {
     /// Two looks in a row, because a request may be on its way between two of them.
     async fn until_idle(&self, told: &mut Option<Count>) {
         let begun = Instant::now();
-        let mut idle_looks = 0;
+        let (mut idle_looks, mut told_at) = (0, None);
         while idle_looks < 2 && begun.elapsed() < self.idle {
             let looked = Instant::now();
             let Some(count) = self.count().await else { return };
             let cost = looked.elapsed();
             idle_looks = if count.busy == 0 { idle_looks + 1 } else { 0 };
-            if count.busy > 0 {
+            if count.busy > 0 && told_at.is_none_or(|at: Instant| at.elapsed() >= TELL_INTERVAL) {
+                told_at = Some(looked);
                 self.tell_count(count, told);
             }
             if idle_looks < 2 {

@@ -96,23 +96,18 @@ impl AdminAddress {
         }
         private_directory(path.parent().unwrap_or(Path::new("/")))?;
         let lock_path = beside(path, "lock");
-        let mut lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path);
-        let lock = lock.as_mut().map_err(|error| make(&lock_path, io::Error::from(error.kind())))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(AdminError::Running { name: name.to_owned(), pid: written_pid(lock) });
-            }
-            Err(TryLockError::Error(source)) => return Err(make(&lock_path, source)),
-        }
-        write_pid(lock).map_err(|source| make(&lock_path, source))?;
+        let mut lock = match lock(&lock_path) {
+            Ok(Lock::Ours(file)) => file,
+            Ok(Lock::Theirs(pid)) => return Err(AdminError::Running { name: name.to_owned(), pid }),
+            Err(source) => return Err(make(&lock_path, source)),
+        };
+        write_pid(&mut lock).map_err(|source| make(&lock_path, source))?;
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(make(path, error)),
             _ => {}
         }
         let listener = UnixListener::bind(path).map_err(|source| make(path, source))?;
         fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| make(path, source))?;
-        let lock = lock.try_clone().map_err(|source| make(&lock_path, source))?;
         Ok(Self { name: name.to_owned(), path: path.to_owned(), listener, _lock: lock })
     }
 
@@ -135,8 +130,9 @@ impl AdminAddress {
 
 impl Drop for AdminAddress {
     fn drop(&mut self) {
-        // The lock file stays: two that each locked a file of that name, one of them removed, would both believe to be alone.
         let _ = fs::remove_file(&self.path);
+        // Still locked: whoever opened it meanwhile finds that it is no longer the file of that name, and looks again.
+        let _ = fs::remove_file(beside(&self.path, "lock"));
     }
 }
 
@@ -150,6 +146,28 @@ fn private_directory(directory: &Path) -> Result<(), AdminError> {
     match owner.uid() == nix::unistd::geteuid().as_raw() || owner.uid() == 0 {
         true => Ok(()),
         false => Err(AdminError::NotPrivate(directory.to_owned())),
+    }
+}
+
+enum Lock {
+    Ours(File),
+    /// With the process id that they wrote, if they did.
+    Theirs(Option<i32>),
+}
+
+/// Locks the file of this name; one that was removed between opening and locking locks nobody out.
+fn lock(path: &Path) -> io::Result<Lock> {
+    loop {
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Lock::Theirs(written_pid(&mut file))),
+            Err(TryLockError::Error(source)) => return Err(source),
+        }
+        let locked = file.metadata()?;
+        if fs::metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
+            return Ok(Lock::Ours(file));
+        }
     }
 }
 
