@@ -208,7 +208,10 @@ fn wait_says_why_when_nothing_served_in_time() {
     wait_for("the admin socket", || zdr.admin().exists().then_some(()));
     let told = zdr.client(&["wait", "--timeout", "300ms"]);
     assert_eq!(told.code, 1, "{told:?}");
-    assert_eq!(told.error.trim(), "zdr: nothing served within 300ms: starting");
+    assert!(
+        told.error.starts_with("zdr: nothing served within 300ms: ") && told.error.contains("starting"),
+        "{told:?}"
+    );
 }
 
 #[test]

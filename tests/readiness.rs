@@ -36,7 +36,7 @@ fn every_stream_listener_must_be_accepted_on() {
         "threading.Thread(target=serve, args=(listener(1), lambda path: 'two'), daemon=True).start()\n\
          serve(listener(), lambda path: 'one')",
     );
-    let zdr = Setup::of(&both).listen(&["web=127.0.0.1:0", "api=127.0.0.1:0"]).option("--ready-timeout", "2s").start();
+    let zdr = Setup::of(&both).listen(&["web=127.0.0.1:0", "api=127.0.0.1:0"]).option("--ready-timeout", "3s").start();
     refused(&zdr, &only_the_first, "it accepts no connection on `api`");
 }
 
@@ -86,8 +86,8 @@ fn ready_from_the_systemd_notify_program_counts() {
 #[test]
 fn a_generation_that_never_says_ready_is_refused() {
     let says = format!("{SAYS_READY}say(b'READY=1')\nserve(listener(), lambda path: 'up')");
-    let zdr = Setup::of(&server(&says)).option("--ready", "notify").option("--ready-timeout", "2s").start();
-    refused(&zdr, &sample(&[]), "was not ready after 2s: it has not sent READY=1");
+    let zdr = Setup::of(&server(&says)).option("--ready", "notify").option("--ready-timeout", "3s").start();
+    refused(&zdr, &sample(&[]), "was not ready after 3s: it has not sent READY=1");
 }
 
 #[test]

@@ -66,7 +66,7 @@ serve(listener(), lambda path: 'hello')
 fn asked_on_another_port(port: u16, reuse: &str) -> Zdr {
     Setup::of(&with_another_port(port, reuse))
         .option("--ready", &format!("http://127.0.0.1:{port}/"))
-        .option("--ready-timeout", "2s")
+        .option("--ready-timeout", "3s")
         .option("--bake", "0s")
         .start()
 }
@@ -145,7 +145,7 @@ while True:
         .command(&server(&body))
         .listen(&[&format!("127.0.0.1:{port}")])
         .option("--ready", &format!("https://127.0.0.1:{port}/"))
-        .option("--ready-timeout", "3s")
+        .option("--ready-timeout", "8s")
         .start();
     let told = zdr.reload();
     assert_eq!(told.code, 0, "{told:?}");
@@ -170,12 +170,12 @@ fn as_many_good_answers_in_a_row_are_wanted_as_asked() {
     let zdr = Setup::of(&server(&format!("{counted}serve(listener(), say)")))
         .option("--ready", "/ready")
         .option("--ready-successes", "4")
-        .option("--ready-timeout", "2s")
+        .option("--ready-timeout", "3s")
         .start();
     assert_eq!(zdr.get("/"), "4");
     let every_other =
         format!("{counted}serve(listener(), lambda path: (say(path), '200 OK' if asked[0] % 2 else '500 No'))");
-    refused(&zdr, &server(&every_other), "was not ready after 2s");
+    refused(&zdr, &server(&every_other), "was not ready after 3s");
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn a_reload_asked_for_while_one_starts_gets_its_own_verdict() {
 
 #[test]
 fn the_last_command_asked_for_is_the_one_that_runs() {
-    let zdr = Setup::of(&sample(&["--start-after", "300ms"])).option("--ready", "/health").start();
+    let zdr = Setup::of(&sample(&["--start-after", "2s"])).option("--ready", "/health").start();
     let first = zdr.client_in_background(&["reload"]);
     zdr.wait_until("the first to start", |status| in_seat(status, "starting") == Some(2));
     for code in ["201", "202", "203"] {
