@@ -144,6 +144,7 @@ impl Edges {
                 let _ = reply.send(self.listeners.aim(generation, listener));
             }
             Notice::Unaim => self.listeners.unaim(),
+            Notice::Mend => self.mend(),
             Notice::Roots { reply } => {
                 let _ = reply.send(self.roots());
             }
@@ -158,9 +159,7 @@ impl Edges {
     }
 
     fn reap(&mut self) {
-        if let Err(error) = self.listeners.mend() {
-            error!(%error, "cannot mend a listener that a server has shut down");
-        }
+        self.mend();
         for (pid, exit) in reaper::reap() {
             if let Some(errand) = self.errands.remove(&pid) {
                 let _ = errand.reply.send(Ok(exit));
@@ -169,6 +168,12 @@ impl Edges {
                 (child.probe, child.quiesce, child.notify) = (None, None, None);
                 self.inbox.push_back(Event::Exited { generation: *generation, exit });
             }
+        }
+    }
+
+    fn mend(&mut self) {
+        if let Err(error) = self.listeners.mend() {
+            error!(%error, "cannot mend a listener that a server has shut down");
         }
     }
 

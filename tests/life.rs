@@ -111,7 +111,7 @@ fn term_int_and_the_stop_command_end_zdr_and_all_that_it_started() {
         end(&zdr);
         assert_eq!(zdr.ended().code(), Some(0), "{}", zdr.log());
         assert!(zdr.processes().is_empty());
-        assert!(!zdr.admin().exists());
+        assert!(!zdr.admin().exists() && !zdr.folder().join("admin.lock").exists());
     }
 }
 

@@ -120,8 +120,9 @@ impl Listeners {
         self.slots[slot].users.push(generation);
         let slot = &self.slots[slot];
         for (listener, socket) in self.all.iter().zip(&slot.sockets) {
-            // The flag belongs to the open file, so whoever had the slot before may have changed it (fcntl(2)).
+            // Both belong to the socket, so whoever had the slot before may have changed them (fcntl(2), listen(2)).
             set_nonblocking(socket.as_fd(), listener.options.nonblocking)
+                .and_then(|()| make::listen_again(listener, socket))
                 .map_err(|source| ListenError::steer(listener, source))?;
         }
         let lent = self.all.iter().zip(&slot.sockets);
@@ -255,7 +256,7 @@ impl Listeners {
         for (position, listener) in self.all.iter().enumerate() {
             let is_dead = |slot: &usize| {
                 let socket = &self.slots[*slot].sockets[position];
-                matches!(listener.address, Address::Tcp(_)) && is_listening(socket.as_fd()) == Ok(false)
+                is_shut_down(listener, socket.as_fd())
             };
             let dead: Vec<usize> = (0..self.slots.len()).filter(is_dead).collect();
             for slot in &dead {
@@ -319,8 +320,9 @@ fn sweep(listener: &Listener, socket: &OwnedFd, probes: &VecDeque<SocketAddr>) -
     }
 }
 
-fn is_listening(socket: BorrowedFd<'_>) -> nix::Result<bool> {
-    getsockopt(&socket, sockopt::AcceptConn)
+/// True where somebody has ended this socket for everybody who has it (shutdown(2)).
+pub fn is_shut_down(listener: &Listener, socket: BorrowedFd<'_>) -> bool {
+    matches!(listener.address, Address::Tcp(_)) && getsockopt(&socket, sockopt::AcceptConn) == Ok(false)
 }
 
 fn set_nonblocking(socket: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {

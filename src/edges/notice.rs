@@ -30,6 +30,8 @@ pub enum Notice {
         /// Where the socket goes.
         reply: oneshot::Sender<io::Result<Aimed>>,
     },
+    /// A server has shut a socket of ours down.
+    Mend,
     /// The probe is over; the next one aims anew.
     Unaim,
     /// A probe wants to know whose processes are whose.

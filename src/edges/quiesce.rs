@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep};
 
 use super::kernel::membarrier::wait_for_packets_under_way;
 use super::kernel::sock_diag::SockDiag;
-use super::listeners::waiting;
-use super::notice::{Owner, tell};
+use super::listeners::{is_shut_down, waiting};
+use super::notice::{Notice, Owner, tell};
 use super::processes::{orphans, sockets, tree};
 use crate::address::{Address, Listener};
 use crate::supervisor::{Event, Generation};
@@ -44,6 +44,9 @@ const QUEUE_INTERVAL: Duration = Duration::from_millis(1);
 /// Connections are looked at this often: the ages that the kernel keeps have a resolution of one jiffy, 4 ms at 250 Hz.
 const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 
+/// How often it is looked whether a server that ends has shut its socket down, which moves the places of the others.
+const LISTENING_INTERVAL: Duration = Duration::from_millis(20);
+
 /// How often the connections left are told.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -64,10 +67,18 @@ impl Quiesce {
         let mut told = None;
         self.until_idle(&mut told).await;
         tell(&self.owner, Event::Quiet { generation: self.generation });
+        let mut counted = Instant::now();
         loop {
-            sleep(TELL_INTERVAL).await;
-            let Some(count) = self.count().await else { return };
-            self.tell_count(count, &mut told);
+            sleep(LISTENING_INTERVAL).await;
+            if self.sockets.iter().any(|(listener, socket)| is_shut_down(listener, socket.as_fd())) {
+                let _ = self.owner.send(Notice::Mend);
+                return;
+            }
+            if counted.elapsed() >= TELL_INTERVAL {
+                counted = Instant::now();
+                let Some(count) = self.count().await else { return };
+                self.tell_count(count, &mut told);
+            }
         }
     }
 

@@ -6,9 +6,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
-use super::load::report::{Report, Tally};
+use super::load::report::{Latencies, Report, Tally};
 use super::supervised::{End, Verdict};
 
 const COLUMNS: usize = 80;
@@ -105,7 +103,7 @@ impl Table {
             [("  steady", &new.steady, &kept.steady), ("  while reloading", &new.reload, &kept.reload)]
         {
             let mut both = one.clone();
-            both.add(other).expect("all histograms have the same bounds");
+            both.add(other);
             writeln!(out, "{}", columns(name, &latencies(&both)))?;
         }
         writeln!(out)
@@ -218,12 +216,8 @@ fn columns(name: &str, cells: &[String]) -> String {
     line
 }
 
-fn latencies(histogram: &Histogram<u64>) -> [String; 3] {
-    if histogram.is_empty() {
-        return ["-", "-", "-"].map(str::to_owned);
-    }
-    let times = [histogram.value_at_quantile(0.5), histogram.value_at_quantile(0.99), histogram.max()];
-    times.map(|micros| shown(Duration::from_micros(micros)))
+fn latencies(latencies: &Latencies) -> [String; 3] {
+    latencies.within([0.5, 0.99, 1.0]).map_or_else(|| ["-", "-", "-"].map(str::to_owned), |times| times.map(shown))
 }
 
 /// Three digits are as much as anybody wants to compare.
@@ -261,7 +255,7 @@ mod tests {
         let mut report = Report::default();
         report.keep_alive.ok = 6_010;
         report.keep_alive.closed_idle = 1;
-        report.keep_alive.steady.record(420).unwrap();
+        report.keep_alive.steady.record(Duration::from_micros(420));
         let text = "end of stream before the first byte".to_owned();
         if failures > 0 {
             let trace = Trace { at: Duration::from_millis(1_500), failure: Failure::Closed, text };

@@ -68,11 +68,16 @@ fn make(listener: &Listener) -> io::Result<OwnedFd> {
         }
     }
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
-    if kind == SockType::Stream {
-        let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
-        kernel_listen(&fd, backlog)?;
-    }
+    listen_again(listener, &fd)?;
     Ok(fd)
+}
+
+/// With the backlog that was asked for; a socket that listens already only gets the new backlog (listen(2)).
+pub(super) fn listen_again(listener: &Listener, fd: &OwnedFd) -> io::Result<()> {
+    match listener.address {
+        Address::Tcp(_) => kernel_listen(fd, i32::try_from(listener.options.backlog).unwrap_or(i32::MAX)),
+        _ => Ok(()),
+    }
 }
 
 /// The kernel takes any number and caps it at `net.core.somaxconn` (listen(2)); the type knows a lower limit.

@@ -4,13 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
 /// Enough failures in words to see what went on; the counts tell the rest.
 const TRACES: usize = 8;
-
-/// Latencies are kept in microseconds, up to this many: two minutes.
-const LONGEST: u64 = 120_000_000;
 
 /// What became of all requests, by kind of client.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +24,7 @@ pub(super) enum Kind {
 }
 
 /// What became of the requests of one kind of client.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Tally {
     /// Requests answered whole, in time, with a 2xx status.
     pub ok: u64,
@@ -40,13 +35,17 @@ pub struct Tally {
     pub closed_idle: u64,
     /// Answers with a 2xx status by the generation in their `X-Generation` header.
     pub by_generation: BTreeMap<u64, u64>,
-    /// Latencies in microseconds of requests that no reload touched.
-    pub steady: Histogram<u64>,
-    /// Latencies in microseconds of requests that were under way during a reload.
-    pub reload: Histogram<u64>,
+    /// Latencies of requests that no reload touched.
+    pub steady: Latencies,
+    /// Latencies of requests that were under way during a reload.
+    pub reload: Latencies,
     /// The first failures.
     pub traces: Vec<Trace>,
 }
+
+/// How long requests took, each one kept: a load is bounded, and four bytes tell the whole truth.
+#[derive(Debug, Clone, Default)]
+pub struct Latencies(Vec<u32>);
 
 /// Why a request was not answered well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,8 +102,7 @@ impl Tally {
 
     pub(super) fn answered(&mut self, latency: Duration, touched_by_reload: bool, generation: Option<u64>) {
         self.ok += 1;
-        let latency = u64::try_from(latency.as_micros()).unwrap_or(LONGEST);
-        if touched_by_reload { &mut self.reload } else { &mut self.steady }.saturating_record(latency);
+        if touched_by_reload { &mut self.reload } else { &mut self.steady }.record(latency);
         if let Some(generation) = generation {
             *self.by_generation.entry(generation).or_default() += 1;
         }
@@ -126,26 +124,44 @@ impl Tally {
         for (generation, count) in other.by_generation {
             *self.by_generation.entry(generation).or_default() += count;
         }
-        self.steady.add(&other.steady).expect("all histograms have the same bounds");
-        self.reload.add(&other.reload).expect("all histograms have the same bounds");
+        self.steady.add(&other.steady);
+        self.reload.add(&other.reload);
         self.traces.extend(other.traces);
         self.traces.sort_by_key(|trace| trace.at);
         self.traces.truncate(TRACES);
     }
 }
 
-impl Default for Tally {
-    fn default() -> Self {
-        let latencies = Histogram::new_with_bounds(1, LONGEST, 3).expect("the bounds are constant and in order");
-        Self {
-            ok: 0,
-            failures: BTreeMap::new(),
-            closed_idle: 0,
-            by_generation: BTreeMap::new(),
-            steady: latencies.clone(),
-            reload: latencies,
-            traces: Vec::new(),
-        }
+impl Latencies {
+    /// Adds one, to the microsecond.
+    pub fn record(&mut self, latency: Duration) {
+        self.0.push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
+    }
+
+    /// Adds those that another has.
+    pub fn add(&mut self, other: &Self) {
+        self.0.extend(&other.0);
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// The latencies within which these shares of the requests were answered; None where there were none.
+    pub fn within<const N: usize>(&self, shares: [f64; N]) -> Option<[Duration; N]> {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        let last = sorted.len().checked_sub(1)?;
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a count"
+        )]
+        let place = |share: f64| (last as f64 * share.clamp(0.0, 1.0)) as usize;
+        Some(shares.map(|share| Duration::from_micros(sorted[place(share)].into())))
     }
 }
 
