@@ -30,6 +30,7 @@ use tracing::{error, info, warn};
 use self::admin::Admin;
 use self::child::Start;
 use self::errands::Errand;
+use self::kernel::allocator::give_back;
 use self::kernel::pidfd::PidFd;
 use self::listeners::Listeners;
 use self::notice::{Notice, Owner, Picture, Question};
@@ -328,6 +329,7 @@ impl Edges {
         if dropped > 0 {
             warn!(%generation, dropped, "connections that nobody was left to answer were closed");
         }
+        give_back();
     }
 
     fn roots(&self) -> Vec<(Generation, i32)> {

@@ -18,7 +18,9 @@ mod listeners;
 #[path = "../src/rehearse/load.rs"]
 #[expect(dead_code, reason = "the tests need less of it than `zdr rehearse`")]
 mod load;
+mod losses;
 mod manual;
+mod measure;
 mod python;
 mod readiness;
 mod readiness_http;

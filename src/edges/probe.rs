@@ -43,6 +43,9 @@ pub struct Probe {
 /// The first probes come this close together.
 const FIRST_INTERVAL: Duration = Duration::from_millis(5);
 
+/// A look at the queue costs microseconds, and the server does not notice.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+
 /// A connection that waits this long to be accepted is worth a word: most servers need less to start.
 const NOTEWORTHY: Duration = Duration::from_millis(250);
 
@@ -65,14 +68,14 @@ impl Probe {
                 }
             }
             if good < self.readiness.successes {
-                sleep(self.pause(started)).await;
+                sleep(self.pause(started, FIRST_INTERVAL)).await;
             }
         }
         tell(&self.owner, Event::Ready { generation: self.generation });
     }
 
-    fn pause(&self, started: Instant) -> Duration {
-        (started.elapsed() / SHARE).clamp(FIRST_INTERVAL, self.readiness.interval.max(FIRST_INTERVAL))
+    fn pause(&self, started: Instant, first: Duration) -> Duration {
+        (started.elapsed() / SHARE).clamp(first, self.readiness.interval.max(first))
     }
 
     async fn ask(&self, started: Instant) -> Result<(), String> {
@@ -137,7 +140,7 @@ impl Probe {
                 Accepted::By { .. } => return Ok(()),
                 Accepted::NotConnected => return Err("the connection was closed".to_owned()),
                 Accepted::Waiting if asked.elapsed() >= self.readiness.limit => return Err(untaken()),
-                Accepted::Waiting => sleep(self.pause(started)).await,
+                Accepted::Waiting => sleep(self.pause(started, FIRST_LOOK)).await,
             }
         }
     }

@@ -67,7 +67,7 @@ impl fmt::Display for AdminError {
                 write!(f, "the path {} is too long for a socket; choose a shorter one with --admin", path.display())
             }
             Self::Make { path, source } => {
-                write!(f, "cannot make {}: {source}; choose another place with --admin PATH", path.display())
+                write!(f, "cannot make {}: {}; choose another place with --admin PATH", path.display(), source.kind())
             }
             Self::Health { address, source } => {
                 write!(f, "cannot answer health questions on {address}: {source}")

@@ -12,3 +12,12 @@ pub fn keep_little() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, MUCH);
     }
 }
+
+/// Gives back what lies free between what is used (malloc_trim(3)).
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call takes a number, locks the heap as every allocation does, and moves nothing that is used.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
