@@ -3,26 +3,17 @@
 //! Five reloads each in an ordinary run. The long form, 200 of each with a line of figures, is
 //! `ZDR_LONG=1 cargo test --release --test zdr losses -- --nocapture --test-threads=1`.
 
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use humantime::format_rfc3339_millis;
 
-use crate::harness::{DEADLINE, Setup, Zdr, in_seat, sample};
+use crate::harness::{DEADLINE, Setup, Zdr, in_seat};
 use crate::load::{Load, Shape};
+use crate::servers::{End, asyncio, gunicorn, rust, server, threads};
 
 /// Two loads at a time would measure each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// What becomes of a request that is under way when SIGTERM comes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The server finishes it, and tells its clients to go.
-    InOrder,
-    /// The server dies of the signal, so only zdr can save it.
-    Abrupt,
-}
 
 /// A server, and how it is put under load.
 struct Trial {
@@ -36,41 +27,6 @@ struct Trial {
 fn trial(command: &[String], end: End) -> Trial {
     let setup = Setup::of(command).option("--ready", "/health").option("--bake", "0s");
     Trial { setup, end, rate: 50.0 }
-}
-
-fn server(program: &str, script: &str, end: End) -> Vec<String> {
-    let words = [program.to_owned(), in_servers(script)].into_iter();
-    words.chain((end == End::Abrupt).then(|| "abrupt".to_owned())).collect()
-}
-
-fn in_servers(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers").join(name).display().to_string()
-}
-
-/// A program that `tests/run` installs.
-pub fn installed(name: &str) -> String {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-venv/bin").join(name);
-    assert!(program.exists(), "{} is not there: tests/run installs it", program.display());
-    program.display().to_string()
-}
-
-/// The Python server on asyncio.
-pub fn asyncio(end: End) -> Vec<String> {
-    server(&installed("python"), "aio.py", end)
-}
-
-fn threads(end: End) -> Vec<String> {
-    server(&installed("python"), "threads.py", end)
-}
-
-fn rust(end: End) -> Vec<String> {
-    let options: &[&str] = if end == End::Abrupt { &["--work", "10ms", "--abrupt"] } else { &["--work", "10ms"] };
-    sample(options)
-}
-
-fn gunicorn(options: &[&str]) -> Vec<String> {
-    let own = [installed("gunicorn"), "--chdir".to_owned(), in_servers("")].into_iter();
-    own.chain(options.iter().map(ToString::to_string)).chain(["app:app".to_owned()]).collect()
 }
 
 impl Trial {

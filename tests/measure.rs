@@ -2,6 +2,21 @@
 //!
 //! They claim nothing, so that a slow machine fails no test; what must hold is claimed elsewhere.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a measurement says what went wrong by panicking"
+)]
+
+#[expect(dead_code, reason = "shared with the tests, which need more of it")]
+mod harness;
+#[path = "../src/rehearse/load.rs"]
+#[expect(dead_code, reason = "the measurements need less of it than `zdr rehearse`")]
+mod load;
+#[expect(dead_code, reason = "shared with the tests, which try more of them")]
+mod servers;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,9 +25,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
-use crate::harness::{DEADLINE, Setup, Zdr, in_seat, sample};
-use crate::load::{Load, Shape};
-use crate::losses::{End, asyncio};
+use harness::{DEADLINE, Setup, Zdr, in_seat, sample};
+use load::{Load, Shape};
+use servers::{End, asyncio};
 
 /// Of so many the median is taken.
 const ROUNDS: usize = 20;
@@ -80,7 +95,6 @@ fn reload(zdr: &Zdr, load: &mut Load) -> (Duration, Duration) {
 }
 
 #[test]
-#[ignore = "a measurement"]
 fn reload_beside_the_servers_own_start() {
     for (name, command) in [("rust", sample(&[])), ("python", asyncio(End::InOrder))] {
         for ready in [Some("/health"), None] {
@@ -129,7 +143,6 @@ fn throughput(address: SocketAddr, new_connection_clients: usize, keep_alive_cli
 }
 
 #[test]
-#[ignore = "a measurement"]
 fn throughput_with_and_without() {
     for (name, command) in [("rust", sample(&[])), ("python", asyncio(End::InOrder))] {
         let alone = Alone::start(&command);
@@ -183,7 +196,6 @@ fn frugality(zdr: &Zdr, reloads: u64) {
 }
 
 #[test]
-#[ignore = "a measurement"]
 fn frugal_over_a_thousand_reloads() {
     let zdr = Setup::of(&sample(&[])).option("--bake", "0s").start();
     frugality(&zdr, 0);
