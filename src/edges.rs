@@ -14,6 +14,7 @@ mod probe;
 mod processes;
 mod quiesce;
 pub mod reaper;
+mod service_manager;
 pub mod signals;
 mod task;
 mod tree;
@@ -37,6 +38,7 @@ use self::notice::{Notice, Owner, Picture, Question};
 use self::notify::NotifySocket;
 use self::probe::Probe;
 use self::quiesce::{MARKER, Quiesce, marker};
+use self::service_manager::ServiceManager;
 use self::signals::{Asked, Signals};
 use self::task::Task;
 use crate::config::{Config, Ready};
@@ -49,6 +51,7 @@ pub struct Edges {
     config: Config,
     listeners: Listeners,
     admin: Admin,
+    manager: ServiceManager,
     signals: Signals,
     owner: Owner,
     notices: mpsc::UnboundedReceiver<Notice>,
@@ -95,6 +98,7 @@ impl Edges {
             config,
             listeners,
             admin,
+            manager: ServiceManager::named(std::env::var_os("NOTIFY_SOCKET").as_deref()),
             signals: Signals::open()?,
             owner,
             notices,
@@ -224,6 +228,7 @@ impl Edges {
             Action::Release(generation) => self.release(generation),
             Action::Tell(news) => {
                 log(&news);
+                self.manager.tell(&news);
                 self.admin.tell(&news, wall);
             }
             Action::Answer(ticket, verdict) => self.admin.answer(ticket, verdict),
