@@ -40,8 +40,8 @@ pub enum Command {
     Stop(WaitArgs),
     /// Show generations, listeners, connections and the last verdict.
     Status(StatusArgs),
-    /// Wait until a generation serves.
-    Wait(WaitArgs),
+    /// Wait until a generation serves, and first until there is a supervisor.
+    Wait(UntilArgs),
     /// Follow what happens.
     Events(EventsArgs),
     /// List the supervisors running here.
@@ -197,6 +197,16 @@ pub enum WaitFor {
     Serving,
     /// The old one is gone as well.
     Drained,
+}
+
+/// `zdr wait`.
+#[derive(Debug, Args)]
+pub struct UntilArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// How long to wait.
+    #[arg(long, value_name = "D", value_parser = config::duration, default_value = "60s")]
+    pub(crate) timeout: Duration,
 }
 
 /// Commands that only wait.

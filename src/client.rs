@@ -41,7 +41,7 @@ use serde_json::{Value, json};
 use self::connection::{ClientError, Connection};
 use self::patience::Patience;
 use self::show::{Progress, one_line, status_text};
-use crate::cli::{EventsArgs, ListArgs, ReloadArgs, StatusArgs, WaitArgs, WaitFor, Which};
+use crate::cli::{EventsArgs, ListArgs, ReloadArgs, StatusArgs, UntilArgs, WaitArgs, WaitFor, Which};
 use crate::runtime_directory::{admin_socket, directory, name_of};
 
 /// What a client command ends with: an exit code, or a sentence and an exit code.
@@ -107,18 +107,16 @@ fn verdict(told: &Value, as_json: bool) -> Outcome {
 }
 
 /// `zdr wait`: also until the supervisor itself is there.
-pub fn wait(args: &WaitArgs) -> Outcome {
-    const LIMIT: Duration = Duration::from_secs(60);
+pub fn wait(args: &UntilArgs) -> Outcome {
     const PAUSE: Duration = Duration::from_millis(20);
-    let limit = args.timeout.unwrap_or(LIMIT);
-    let patience = Patience::of(Some(limit));
+    let patience = Patience::of(Some(args.timeout));
     loop {
         let state = match find(&args.which).and_then(|path| asked(&path, "/readyz")) {
             Ok(_) => return Ok(0),
             Err(error) => error.to_string(),
         };
         if patience.is_over() {
-            return Err(ClientError::NotServing { limit, state });
+            return Err(ClientError::NotServing { limit: args.timeout, state });
         }
         park_timeout(PAUSE);
     }
