@@ -55,8 +55,10 @@ const TELL_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Count {
     /// Open ones.
     pub open: usize,
-    /// Those with a request in flight.
+    /// Those with a request in flight; what is doubtful counts as one.
     pub busy: usize,
+    /// Those with a request in flight beyond doubt.
+    pub surely_busy: usize,
 }
 
 impl Quiesce {
@@ -111,7 +113,8 @@ impl Quiesce {
         }
     }
 
-    /// Two looks in a row, because a request may be on its way between two of them.
+    /// Two looks in a row, because a request may be on its way between two of them. Clients that ask in quick succession
+    /// are never out of doubt: for them the second half of the time is for a moment in which nothing is surely in flight.
     async fn until_idle(&self, told: &mut Option<Count>) {
         let begun = Instant::now();
         let (mut idle_looks, mut told_at) = (0, None);
@@ -120,12 +123,17 @@ impl Quiesce {
             let Some(count) = self.count().await else { return };
             let cost = looked.elapsed();
             idle_looks = if count.busy == 0 { idle_looks + 1 } else { 0 };
+            let any_moment_will_do = begun.elapsed() >= self.idle / 2;
+            if any_moment_will_do && count.surely_busy == 0 {
+                return;
+            }
             if count.busy > 0 && told_at.is_none_or(|at: Instant| at.elapsed() >= TELL_INTERVAL) {
                 told_at = Some(looked);
                 self.tell_count(count, told);
             }
             if idle_looks < 2 {
-                sleep(BUSY_INTERVAL.max(cost * 4)).await;
+                let pause = if any_moment_will_do { cost.max(QUEUE_INTERVAL) } else { BUSY_INTERVAL.max(cost * 4) };
+                sleep(pause).await;
             }
         }
     }
@@ -133,7 +141,7 @@ impl Quiesce {
     fn tell_count(&self, count: Count, told: &mut Option<Count>) {
         if *told != Some(count) {
             *told = Some(count);
-            let Count { open, busy } = count;
+            let Count { open, busy, .. } = count;
             tell(&self.owner, Event::Connections { generation: self.generation, open, busy });
         }
     }
@@ -176,6 +184,7 @@ pub fn count(generation: Generation, root: i32, roots: &[i32], ports: &[u16]) ->
             if held.contains(&connection.inode) {
                 count.open += 1;
                 count.busy += usize::from(connection.busy);
+                count.surely_busy += usize::from(connection.surely_busy);
             }
         }
     }

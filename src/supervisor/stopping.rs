@@ -47,7 +47,6 @@ impl Supervisor {
         let lame_duck = (!self.policy.lame_duck.is_zero()).then(|| now + self.policy.lame_duck);
         self.stop = Some(Stop { askers: vec![ticket], code: 0, lame_duck });
         self.retry_at = None;
-        self.awaited = None;
         self.tell(News::Stopping);
         if let Some(request) = self.next.take() {
             self.answer(tickets(request.askers), &refused_because_stopping());

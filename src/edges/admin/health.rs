@@ -129,7 +129,11 @@ pub(super) async fn in_flight(picture: &Picture) -> Count {
         let known: Vec<i32> = roots.iter().map(|(_, root)| *root).collect();
         let counts =
             roots.iter().map(|(generation, root)| count(*generation, *root, &known, &ports).unwrap_or_default());
-        counts.fold(Count::default(), |all, one| Count { open: all.open + one.open, busy: all.busy + one.busy })
+        counts.fold(Count::default(), |all, one| Count {
+            open: all.open + one.open,
+            busy: all.busy + one.busy,
+            surely_busy: all.surely_busy + one.surely_busy,
+        })
     });
     counting.await.unwrap_or_default()
 }

@@ -75,6 +75,8 @@ pub struct Connection {
     pub inode: u32,
     /// Whether a request seems to be in flight.
     pub busy: bool,
+    /// The same where only what is beyond doubt counts.
+    pub surely_busy: bool,
 }
 
 /// What became of a connection on the server's side.
@@ -133,12 +135,14 @@ impl SockDiag {
     pub fn connections(&mut self, port: u16) -> io::Result<Vec<Connection>> {
         let states = state::OPEN.iter().fold(0, |all, state| all | 1 << state);
         let mut connections = self.dump(libc::IPPROTO_TCP, states, wire::TCP_INFO, port, |found| {
+            let exchange = Exchange::read(found)?;
             Ok(Connection {
                 local: canonical(found.local),
                 peer: canonical(found.peer),
                 cookie: found.cookie,
                 inode: found.inode,
-                busy: Exchange::read(found)?.is_some_and(Exchange::is_busy),
+                busy: exchange.is_some_and(Exchange::is_busy),
+                surely_busy: exchange.is_some_and(Exchange::is_surely_busy),
             })
         })?;
         // A dump continues by position in the hash table, so a change between two datagrams can show a socket twice.

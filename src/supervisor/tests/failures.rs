@@ -116,6 +116,15 @@ fn connections_that_wait_for_a_dead_generation_are_finished_by_one_more_instance
 }
 
 #[test]
+fn a_command_that_gave_the_connections_back_is_not_the_one_that_later_reloads_use() {
+    let mut story = Story::serving_with(Duration::from_secs(2));
+    for event in [reload_to(1, "new"), spawned(2), ready(2), exited(2)] {
+        story.when(event);
+    }
+    story.when(reload_by(2)).then(&[spawn(3)]).serves(Some(1));
+}
+
+#[test]
 fn a_finisher_that_dies_as_well_is_not_followed_by_another() {
     let mut story = Story::reloaded_with(Duration::from_secs(2));
     story.when(exited(2)).when(left(2, 5)).when(spawned(3));

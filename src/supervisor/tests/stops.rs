@@ -20,6 +20,12 @@ fn a_restart_stops_the_generation_and_starts_the_next_in_its_place() {
 }
 
 #[test]
+fn a_restart_lets_the_generation_that_was_kept_warm_drain() {
+    let mut story = Story::reloaded_with(Duration::from_secs(2));
+    story.when(restart(1)).then(&[signal(2), quiesce(1)]).serves(None);
+}
+
+#[test]
 fn a_restart_of_a_server_that_does_not_end_kills_it_in_time() {
     let mut story = Story::serving();
     story.when(restart(1));

@@ -14,6 +14,9 @@ const JUST_NOW: Duration = Duration::from_millis(12);
 /// How long a request is believed to be worked on when it came in the same tick as the last response.
 const DOUBT: Duration = Duration::from_secs(10);
 
+/// The same where only what is beyond doubt counts: most requests are answered by then.
+const LITTLE_DOUBT: Duration = Duration::from_millis(100);
+
 /// The traffic on one connection, seen from the server's side.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Exchange {
@@ -58,29 +61,40 @@ impl Exchange {
         }))
     }
 
-    /// Whether a request seems to be in flight.
+    /// Whether a request seems to be in flight; what is doubtful counts as one.
     pub(super) fn is_busy(self) -> bool {
+        self.judge(DOUBT, JUST_NOW)
+    }
+
+    /// Whether a request is in flight beyond doubt. A client that asks in quick succession is never idle for long enough to
+    /// be out of all doubt, and yet it is idle between its requests.
+    pub(super) fn is_surely_busy(self) -> bool {
+        self.judge(LITTLE_DOUBT, Duration::ZERO)
+    }
+
+    fn judge(self, doubt: Duration, just_now: Duration) -> bool {
         if self.unsent > 0 {
             return true;
         }
+        let owes_a_response = self.owes_a_response(doubt, just_now);
         match self.state {
-            state::ESTABLISHED => self.unread > 0 || self.owes_a_response(),
+            state::ESTABLISHED => self.unread > 0 || owes_a_response,
             // The client's FIN waits in the queue like a byte, and says nothing about a request (tcp_fin in net/ipv4/tcp_input.c).
-            state::CLOSE_WAIT => self.unread > 1 || self.owes_a_response(),
+            state::CLOSE_WAIT => self.unread > 1 || owes_a_response,
             // The server has closed: it has said all that it will say.
             _ => false,
         }
     }
 
-    fn owes_a_response(self) -> bool {
+    fn owes_a_response(self, doubt: Duration, just_now: Duration) -> bool {
         if self.received.count == 0 {
             return false;
         }
         // The age of the last response is meaningless before the first one: it is the age of the connection.
         self.sent.count == 0
             || self.received.age < self.sent.age
-            || self.sent.age < JUST_NOW
-            || (self.received.age == self.sent.age && self.received.age < DOUBT && self.seems_asked())
+            || self.sent.age < just_now
+            || (self.received.age == self.sent.age && self.received.age < doubt && self.seems_asked())
     }
 
     /// Which came last, if the last request and the last response came in the same tick?
@@ -177,6 +191,11 @@ mod tests {
         ];
         for (case, exchange, busy) in table {
             assert_eq!(exchange.is_busy(), busy, "{case}: {exchange:?}");
+            assert!(busy || !exchange.is_surely_busy(), "{case}: {exchange:?}");
         }
+        let doubtful = [Exchange { sent: segments(70, 4), ..idle() }, same_tick(5_000)];
+        assert!(doubtful.into_iter().all(|exchange| exchange.is_busy() && !exchange.is_surely_busy()));
+        let certain = [first, asked, same_tick(8), Exchange { unsent: 9, ..idle() }];
+        assert!(certain.into_iter().all(Exchange::is_surely_busy));
     }
 }
