@@ -8,10 +8,10 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, CommandFactory};
 use clap_complete::Shell;
-use tracing::level_filters::LevelFilter;
 
-use crate::cli::{Cli, LogFormat, RehearseArgs, RunArgs, RunOptions, SampleArgs, Surroundings, handed_on};
+use crate::cli::{Cli, RehearseArgs, RunArgs, SampleArgs, Surroundings, handed_on};
 use crate::client;
+use crate::log;
 use crate::rehearse::{self, Plan, sample::Sample};
 use crate::run::{RunError, run as supervise};
 
@@ -29,7 +29,7 @@ pub type Outcome = Result<u8, (u8, String)>;
 pub fn run(args: RunArgs) -> Outcome {
     let options = args.options.clone();
     let config = args.into_config(surroundings().map_err(with(WRONG_USE))?).map_err(with(WRONG_USE))?;
-    log_to_stderr(&options);
+    log::to_stderr(&options);
     supervise(config).map_err(|error| match error {
         RunError::Admin(_) => (WRONG_USE, error.to_string()),
         RunError::Listen(_) | RunError::System(_) => (FAILED, error.to_string()),
@@ -43,20 +43,6 @@ fn surroundings() -> io::Result<Surroundings> {
     let same = |path: &PathBuf| fs::metadata(path).is_ok_and(|it| (it.dev(), it.ino()) == (here.dev(), here.ino()));
     let directory = entered.filter(same).map_or_else(std::env::current_dir, Ok)?;
     Ok(Surroundings { directory, port: std::env::var("PORT").ok().filter(|port| !port.is_empty()) })
-}
-
-/// Colour and escapes are for terminals.
-fn log_to_stderr(options: &RunOptions) {
-    let level = match (options.verbose, options.quiet) {
-        (true, _) => LevelFilter::DEBUG,
-        (_, true) => LevelFilter::WARN,
-        _ => LevelFilter::INFO,
-    };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
-    match options.log_format {
-        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
 }
 
 /// What a client command was told.

@@ -7,7 +7,7 @@
 //! 0. rules, without I/O, clock or event loop: `supervisor`, `config`, `address`, `url`, `runtime_directory`
 //! 1. `edges`: all that can be sensed or done, one file each; `edges::kernel` has the only `unsafe`
 //! 2. `run`: the loop, where both meet
-//! 3. the face: `main`, `cli`, `commands`, `client`, `rehearse`
+//! 3. the face: `main`, `cli`, `commands`, `log`, `client`, `rehearse`
 //!
 //! # Invariants
 //!
@@ -24,6 +24,7 @@ mod client;
 mod commands;
 mod config;
 mod edges;
+mod log;
 mod rehearse;
 mod run;
 mod runtime_directory;

@@ -209,3 +209,28 @@ fn zdr_works_as_the_first_process_of_a_container() {
     assert_eq!(zdr.client(&["stop"]).code, 0);
     assert_eq!(zdr.ended().code(), Some(0));
 }
+
+/// The log goes through a shell that reads one line of it, or none, and then does this.
+fn logged_to(reader: &str) -> Setup {
+    let script = format!("\"$@\" 2>&1 | {reader}");
+    Setup::of(&sample(&[])).flag("--verbose").option("--bake", "0s").through(&["sh", "-c", &script, "sh"])
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_does_not_end_zdr() {
+    let zdr = logged_to("head -n 1").start();
+    for _ in 0..3 {
+        assert_eq!(zdr.reload().code, 0);
+    }
+    assert_eq!(zdr.client(&["stop"]).code, 0);
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_hold_zdr_up() {
+    let zdr = logged_to("sleep 15").start();
+    // More lines than fit into the pipe.
+    for _ in 0..60 {
+        assert_eq!(zdr.reload().code, 0);
+    }
+    assert_eq!(zdr.client(&["stop"]).code, 0);
+}
