@@ -53,9 +53,8 @@ fn main() -> ExitCode {
         Command::Completions { shell } => commands::completions(shell),
         Command::SampleServer(args) => commands::sample(args),
     };
-    let (code, sentence) = outcome.map_or_else(|(code, sentence)| (code, Some(sentence)), |code| (code, None));
-    if let Some(sentence) = sentence {
+    ExitCode::from(outcome.unwrap_or_else(|(code, sentence)| {
         let _ = writeln!(io::stderr(), "zdr: {sentence}");
-    }
-    ExitCode::from(code)
+        code
+    }))
 }

@@ -1,0 +1,93 @@
+//! From options to settings: checks what no single option can show.
+
+use std::path::PathBuf;
+
+use super::RunArgs;
+use crate::address::{Address, Listener};
+use crate::config::{self, Config, Drain, Process, Readiness, Ready};
+use crate::runtime_directory::name_for;
+use crate::supervisor::Policy;
+
+/// What zdr is told by where it is started.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// The working directory by the name that it was entered by, so that a symlink on the way can be switched.
+    pub directory: PathBuf,
+    /// `$PORT`.
+    pub port: Option<String>,
+}
+
+impl RunArgs {
+    /// Checks what no single option can show, and makes the settings.
+    pub fn into_config(self, surroundings: Surroundings) -> Result<Config, String> {
+        let RunArgs { options, command } = self;
+        let Some(program) = command.first().filter(|program| !program.is_empty()) else {
+            return Err(
+                "the command is missing; write it behind `--`, for example `zdr run -l 8080 -- ./my-server`".to_owned()
+            );
+        };
+        let listeners = listeners(&options.listen, surroundings.port)?;
+        let name = match (&options.name, &options.admin) {
+            (Some(name), _) => name.clone(),
+            (None, _) => name_for(program),
+        };
+        let health = options.health.iter().map(|given| health_address(given)).collect::<Result<_, _>>()?;
+        let directory = options.chdir.unwrap_or_default();
+        let directory = Some(surroundings.directory.join(directory));
+        let ready = options.ready.unwrap_or(Ready::Default);
+        let has_tcp = listeners.iter().any(|listener| matches!(listener.address, Address::Tcp(_)));
+        if matches!(ready, Ready::Path(_) | Ready::Tcp) && !has_tcp {
+            return Err(format!(
+                "--ready {ready} needs a TCP listener to ask; add one, or choose notify, exec: or a duration"
+            ));
+        }
+        Ok(Config {
+            name,
+            admin: options.admin.map(|path| surroundings.directory.join(path)),
+            health,
+            health_paths: options.health_path,
+            listeners,
+            process: Process { directory, environment: options.env },
+            readiness: Readiness {
+                ready,
+                interval: options.ready_interval,
+                // A server that never answers is named as one, not only as late.
+                limit: options.ready_limit.min(options.ready_timeout / 2),
+                statuses: options.ready_status,
+                successes: options.ready_successes,
+                startup_grace: options.startup_grace,
+            },
+            drain: Drain { signal: options.drain_signal, idle: options.drain_idle },
+            policy: Policy {
+                ready_timeout: options.ready_timeout,
+                drain_timeout: options.drain_timeout,
+                bake: options.bake,
+                lame_duck: options.lame_duck,
+            },
+            command,
+        })
+    }
+}
+
+fn listeners(given: &[String], port: Option<String>) -> Result<Vec<Listener>, String> {
+    let mut listeners = Vec::new();
+    for (position, given) in given.iter().enumerate() {
+        let unnamed = if position == 0 { "main".to_owned() } else { format!("listener{}", position + 1) };
+        listeners.push(Listener::parse(given, &unnamed).map_err(|error| error.to_string())?);
+    }
+    if listeners.is_empty() {
+        let port =
+            port.ok_or("no listener: say where to listen, for example `--listen 127.0.0.1:8080`, or set PORT")?;
+        listeners.push(Listener::parse(&port, "main").map_err(|error| format!("PORT: {error}"))?);
+    }
+    config::distinct(&listeners)?;
+    Ok(listeners)
+}
+
+fn health_address(given: &str) -> Result<Address, String> {
+    let listener = Listener::parse(given, "health").map_err(|error| format!("--health: {error}"))?;
+    match listener.address {
+        Address::Tcp(_) => Ok(listener.address),
+        other => Err(format!("--health: {other} is no TCP address; write for example 127.0.0.1:9000")),
+    }
+}
