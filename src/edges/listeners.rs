@@ -1,8 +1,8 @@
 //! The listeners and their slots: bound once, steered in the kernel, lent to generations.
 //!
 //! A slot is one socket of every listener. Slots are never closed while zdr runs: a handshake that was begun on one is
-//! finished there (kernel: a socket that leaves a reuseport group resets what it has not handed over). Sockets leave
-//! this file only through `lend`. What a generation is, and who serves, is decided elsewhere.
+//! finished there (kernel: a socket that leaves a reuseport group resets what it has not handed over). Sockets leave zdr
+//! only through `lend`. What a generation is, and who serves, is decided elsewhere.
 
 mod error;
 mod make;

@@ -49,7 +49,7 @@ fn a_hook_that_says_no_ends_the_exchange_before_it_can_be_answered() {
 fn the_time_a_hook_takes_counts() {
     let (stream, server) = server(|mut stream| read_head(&mut stream));
     let hook: Hook = Box::new(|| {
-        thread::sleep(SHORT);
+        thread::park_timeout(SHORT);
         Ok(())
     });
     assert_eq!(says(&ask_with(Stream::Tcp(stream), SHORT, Some(hook))), "no answer within 300ms");
