@@ -14,11 +14,19 @@ pub(super) struct Progress {
     unfinished: bool,
     /// What was shown last: the verdict often says the same.
     last: String,
+    /// A failure that is not shown yet: if it is ours, it is the verdict that tells it.
+    held_back: Option<String>,
 }
 
 impl Progress {
     pub(super) fn new(as_json: bool) -> Self {
-        Self { as_json, terminal: !as_json && stdout().is_terminal(), unfinished: false, last: String::new() }
+        Self {
+            as_json,
+            terminal: !as_json && stdout().is_terminal(),
+            unfinished: false,
+            last: String::new(),
+            held_back: None,
+        }
     }
 
     /// A reader that has gone is no reason to end: the verdict is the exit code.
@@ -26,6 +34,13 @@ impl Progress {
         if self.as_json {
             let _ = writeln!(stdout(), "{line}");
             return;
+        }
+        if let Some(failure) = self.held_back.take().filter(|failure| told["message"] != **failure) {
+            let _ = writeln!(stdout(), "{failure}");
+        }
+        if told["event"] == "failed" {
+            self.held_back = told["message"].as_str().map(str::to_owned);
+            return self.finish_line();
         }
         let bad_verdict = told["event"] == "verdict" && told["code"] != 0;
         let Some(message) = told["message"].as_str().filter(|said| !bad_verdict && *said != self.last) else {
