@@ -245,7 +245,7 @@ fn number(key: &str, value: Option<&str>) -> Result<u32, String> {
     let value = text(key, value)?;
     match value.parse::<u32>() {
         Ok(number) if number > 0 && number <= i32::MAX.unsigned_abs() => Ok(number),
-        _ => Err(format!("`{key}={value}` should be a whole number above 0")),
+        _ => Err(format!("`{key}={value}` should be a whole number from 1 to 2147483647")),
     }
 }
 
@@ -335,7 +335,7 @@ mod tests {
             ("unix:app.sock", "starts with `/`"),
             ("unix:@", "the name behind `@` is missing"),
             ("a b=8080", "the name `a b` may have"),
-            ("8080,backlog=0", "whole number above 0"),
+            ("8080,backlog=0", "whole number from 1"),
             ("8080,backlog", "`backlog` needs a value"),
             ("8080,colour=red", "`colour` is no key"),
             ("8080,mode=0660", "`mode` means nothing for [::]:8080"),

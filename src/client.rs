@@ -78,7 +78,7 @@ pub fn stop(args: &WaitArgs) -> Outcome {
 fn order(which: &Which, path: &str, body: &str, timeout: Option<Duration>, as_json: bool) -> Outcome {
     let patience = Patience::of(timeout);
     let mut connection = Connection::open(&find(which)?)?;
-    connection.ask("POST", path, body)?;
+    connection.ask("POST", path, body, patience)?;
     let mut progress = Progress::new(as_json);
     while let Some(line) = connection.next_line(patience)? {
         let Ok(told) = serde_json::from_str::<Value>(&line) else { continue };
@@ -141,7 +141,7 @@ pub fn status(args: &StatusArgs) -> Outcome {
 /// `zdr events`.
 pub fn events(args: &EventsArgs) -> Outcome {
     let mut connection = Connection::open(&find(&args.which)?)?;
-    connection.ask("GET", "/v1/events", "")?;
+    connection.ask("GET", "/v1/events", "", Patience::of(None))?;
     while let Some(line) = connection.next_line(Patience::of(None))? {
         let Some(data) = line.strip_prefix("data: ") else { continue };
         let text = if args.json { data.to_owned() } else { one_line(data) };
@@ -178,7 +178,7 @@ fn status_of(path: &Path) -> Result<Value, ClientError> {
 
 fn asked(path: &Path, target: &str) -> Result<Value, ClientError> {
     let mut connection = Connection::open(path)?;
-    connection.ask("GET", target, "")?;
+    connection.ask("GET", target, "", Patience::of(None))?;
     let text = connection.next_line(Patience::of(Some(Duration::from_secs(10))))?.unwrap_or_default();
     serde_json::from_str(&text).map_err(|_| ClientError::Ended)
 }

@@ -11,6 +11,7 @@ use clap_complete::Shell;
 
 use crate::cli::{Cli, RehearseArgs, RunArgs, SampleArgs, Surroundings, handed_on};
 use crate::client;
+use crate::edges::listeners::ListenError;
 use crate::log;
 use crate::rehearse::{self, Plan, sample::Sample};
 use crate::run::{RunError, run as supervise};
@@ -31,7 +32,7 @@ pub fn run(args: RunArgs) -> Outcome {
     let config = args.into_config(surroundings().map_err(with(WRONG_USE))?).map_err(with(WRONG_USE))?;
     log::to_stderr(&options);
     supervise(config).map_err(|error| match error {
-        RunError::Admin(_) => (WRONG_USE, error.to_string()),
+        RunError::Admin(_) | RunError::Listen(ListenError::Unsupported { .. }) => (WRONG_USE, error.to_string()),
         RunError::Listen(_) | RunError::System(_) => (FAILED, error.to_string()),
     })
 }

@@ -116,7 +116,7 @@ impl Edges {
                 return Ok(Noticed::Happened(event));
             }
             tokio::select! {
-                // Signals first: that a process has ended is older news than what it said before.
+                // Signals first: a process that has ended is not ready, whatever it said before.
                 biased;
                 asked = self.signals.next() => self.signalled(asked?),
                 Some(notice) = self.notices.recv() => match notice {

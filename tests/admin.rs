@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::{DEADLINE, Setup, Told, ZDR, Zdr, sample, wait_for};
+use crate::harness::{DEADLINE, Setup, Told, ZDR, Zdr, sample, wait_for, zdr};
 use crate::python::python;
 
 /// Status and JSON of an answer on the admin socket.
@@ -241,4 +241,15 @@ fn a_client_that_goes_away_changes_nothing() {
     assert!(stream.read(&mut [0; 16]).unwrap() > 0);
     drop(stream);
     zdr.wait_until("the reload", |status| crate::harness::in_seat(status, "serving") == Some(2));
+}
+
+#[test]
+fn a_peer_that_takes_a_question_and_says_nothing_is_no_supervisor() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("silent").display().to_string();
+    let _silent = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let told = zdr(&["reload", "--admin", &path, "--timeout", "200ms"]);
+    assert_eq!((told.code, told.error.contains("no verdict in the time given")), (1, true), "{told:?}");
+    let told = zdr(&["status", "--admin", &path]);
+    assert_eq!((told.code, told.error.contains(&format!("no answer from {path} within 10s"))), (4, true), "{told:?}");
 }

@@ -199,3 +199,10 @@ fn several_supervisors_must_be_told_apart() {
     assert!(lines.len() == 2 && lines[0].starts_with("one ") && lines[1].starts_with("two "), "{list}");
     assert!(lines[0].ends_with("generation 1") && lines[1].ends_with("generation 2"), "{list}");
 }
+
+#[test]
+fn an_address_that_cannot_be_listened_on_yet_is_wrong_use() {
+    let setup = Setup::of(&["true"]).listen(&["unix:/run/app.sock"]);
+    let told = setup.output();
+    assert_eq!((told.code, told.error.contains("Unix sockets are not supported yet")), (2, true), "{told:?}");
+}

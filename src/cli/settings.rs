@@ -27,10 +27,7 @@ impl RunArgs {
             );
         };
         let listeners = listeners(&options.listen, surroundings.port)?;
-        let name = match (&options.name, &options.admin) {
-            (Some(name), _) => name.clone(),
-            (None, _) => name_for(program),
-        };
+        let name = options.name.unwrap_or_else(|| name_for(program));
         let health = options.health.iter().map(|given| health_address(given)).collect::<Result<_, _>>()?;
         let directory = options.chdir.unwrap_or_default();
         let directory = Some(surroundings.directory.join(directory));

@@ -11,6 +11,9 @@ use humantime::format_duration;
 
 use super::patience::Patience;
 
+/// How long a supervisor may take to begin its answer; it takes milliseconds.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// A connection to a supervisor.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -42,6 +45,11 @@ pub enum ClientError {
     Refused(String),
     /// The supervisor ended before it answered.
     Ended,
+    /// Somebody took the question and said nothing.
+    Silent {
+        /// Where.
+        path: PathBuf,
+    },
     /// The user's time limit passed.
     TimedOut,
     /// No generation served in time.
@@ -64,7 +72,7 @@ impl ClientError {
     /// What the command exits with.
     pub fn code(&self) -> u8 {
         match self {
-            Self::Nobody { .. } | Self::NoneHere { .. } | Self::Ended => 4,
+            Self::Nobody { .. } | Self::NoneHere { .. } | Self::Silent { .. } | Self::Ended => 4,
             Self::Several { .. } => 2,
             Self::Refused(_) | Self::TimedOut | Self::NotServing { .. } => 1,
             Self::Verdict { code, .. } => *code,
@@ -91,6 +99,12 @@ impl fmt::Display for ClientError {
             }
             Self::Refused(why) => f.write_str(why),
             Self::Ended => f.write_str("the supervisor ended before it answered"),
+            Self::Silent { path } => write!(
+                f,
+                "no answer from {} within {}; `zdr list` shows who runs here",
+                path.display(),
+                format_duration(ANSWER)
+            ),
             Self::TimedOut => f.write_str("no verdict in the time given; it goes on, `zdr status` shows how"),
             Self::NotServing { limit, state } => {
                 write!(f, "nothing served within {}: {state}", format_duration(*limit))
@@ -117,14 +131,21 @@ impl Connection {
     }
 
     /// Sends the question and reads the head of the answer; one that is no success is an error with its words.
-    pub(super) fn ask(&mut self, method: &str, target: &str, body: &str) -> Result<(), ClientError> {
+    ///
+    /// A supervisor answers at once, though the rest of the answer may take its time.
+    pub(super) fn ask(&mut self, method: &str, target: &str, body: &str, user: Patience) -> Result<(), ClientError> {
         let head = format!("{method} {target} HTTP/1.0\r\nHost: zdr\r\nContent-Length: {}\r\n\r\n", body.len());
         let broken = |source| ClientError::Nobody { path: self.path.clone(), source };
         let sent = self.reader.get_mut().write_all(format!("{head}{body}").as_bytes());
         sent.map_err(broken)?;
-        let patience = Patience::of(Some(Duration::from_secs(10)));
-        let status = self.next_line(patience)?.ok_or(ClientError::Ended)?;
-        while self.next_line(patience)?.is_some_and(|line| !line.is_empty()) {}
+        let patience = Patience::of(Some(user.left().unwrap_or(ANSWER).min(ANSWER)));
+        let path = self.path.clone();
+        let silent = |error| match error {
+            ClientError::TimedOut if !user.is_over() => ClientError::Silent { path: path.clone() },
+            other => other,
+        };
+        let status = self.next_line(patience).map_err(silent)?.ok_or(ClientError::Ended)?;
+        while self.next_line(patience).map_err(silent)?.is_some_and(|line| !line.is_empty()) {}
         if status.split(' ').nth(1).is_some_and(|code| code.starts_with('2')) {
             return Ok(());
         }

@@ -67,13 +67,18 @@ impl fmt::Display for AdminError {
                 write!(f, "the path {} is too long for a socket; choose a shorter one with --admin", path.display())
             }
             Self::Make { path, source } => {
-                write!(f, "cannot make {}: {}; choose another place with --admin PATH", path.display(), source.kind())
+                write!(f, "cannot make {}: {}; choose another place with --admin PATH", path.display(), words(source))
             }
             Self::Health { address, source } => {
-                write!(f, "cannot answer health questions on {address}: {source}")
+                write!(f, "cannot answer health questions on {address}: {}; choose another --health", words(source))
             }
         }
     }
+}
+
+/// Without the number of the error, but with the words of those that are made here.
+fn words(source: &io::Error) -> String {
+    source.raw_os_error().map_or_else(|| source.to_string(), |_| source.kind().to_string())
 }
 
 impl std::error::Error for AdminError {

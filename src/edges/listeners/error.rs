@@ -72,7 +72,7 @@ impl fmt::Display for ListenError {
             },
             Self::Steer { address, source } => write!(
                 f,
-                "cannot steer connections to {address}: {source}; zdr needs Linux 4.5 or newer for TCP with SO_REUSEPORT"
+                "cannot steer connections to {address}: {source}; zdr needs SO_ATTACH_REUSEPORT_CBPF, and Linux 5.11 or newer"
             ),
             Self::Unsupported { address } => {
                 write!(f, "cannot listen on {address}: Unix sockets are not supported yet; use a TCP address")
