@@ -33,7 +33,7 @@ fn a_bad_address_is_refused_and_nothing_is_started() {
         ("", "the address is missing"),
         (&long, "a Unix path may have 107 bytes"),
         ("127.0.0.1:0,colour=red", "`colour` is no key"),
-        ("127.0.0.1:0,backlog=-1", "whole number above 0"),
+        ("127.0.0.1:0,backlog=-1", "whole number from 1"),
         ("na me=127.0.0.1:0", "the name `na me`"),
     ] {
         let (setup, trace) = trace(Setup::of(&[""]));
