@@ -292,6 +292,11 @@ impl Drop for Zdr {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Where it was started through another program, that was the child; a zdr that lives has its number in its lock.
+        let lock = fs::read_to_string(self.folder.path().join("admin.lock")).unwrap_or_default();
+        if let Ok(pid) = lock.trim().parse() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
         for pid in self.processes() {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
