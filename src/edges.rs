@@ -148,6 +148,9 @@ impl Edges {
             Notice::Aim { generation, listener, reply } => {
                 let _ = reply.send(self.listeners.aim(generation, listener));
             }
+            Notice::Reach { generation, reply } => {
+                let _ = reply.send(self.listeners.reach(generation));
+            }
             Notice::Unaim => self.listeners.unaim(),
             Notice::Mend => self.mend(),
             Notice::Roots { reply } => {
@@ -273,12 +276,7 @@ impl Edges {
 
     fn probe(&mut self, generation: Generation) {
         let Some(child) = self.children.get_mut(&generation) else { return };
-        let probe = Probe {
-            generation,
-            readiness: self.config.readiness.clone(),
-            listeners: self.listeners.all().to_vec(),
-            owner: self.owner.clone(),
-        };
+        let probe = Probe { generation, readiness: self.config.readiness.clone(), owner: self.owner.clone() };
         child.probe = Some(Task::start(probe.run()));
     }
 

@@ -66,13 +66,42 @@ pub struct Lent<'a> {
     pub socket: BorrowedFd<'a>,
 }
 
-/// A socket that has an address and is steered, but is not connected yet.
+/// A connection to a listener that is not made yet, and will reach the slot of one generation.
 #[derive(Debug)]
 pub struct Aimed {
-    /// Connect it, to no other address than `to`.
-    pub socket: TcpSocket,
-    /// Where the listener is.
-    pub to: SocketAddr,
+    /// What to connect.
+    pub target: Target,
+    /// Other generations take connections from the same queue: whose answer it is must be found out.
+    pub shared: bool,
+}
+
+/// What to connect, to no other address than this.
+#[derive(Debug)]
+pub enum Target {
+    /// A socket that has an address and is steered.
+    Tcp(TcpSocket, SocketAddr),
+    /// A path or an abstract name.
+    Unix(std::os::unix::net::SocketAddr),
+}
+
+/// How a generation can be reached.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// The listeners that it has, by the numbers that `aim` takes, the first of them first.
+    pub listeners: Vec<(usize, Listener)>,
+    /// Those that the serving generation has and this one has not: a server that binds by itself may not be there yet.
+    pub missing: Vec<Listener>,
+}
+
+/// A socket of a generation, to look at from elsewhere.
+#[derive(Debug)]
+pub struct Watched {
+    /// The listener it belongs to.
+    pub listener: Listener,
+    /// A copy of the socket.
+    pub socket: OwnedFd,
+    /// Other generations take connections from the same queue: it never runs empty for this one.
+    pub shared: bool,
 }
 
 impl Listeners {
@@ -172,7 +201,9 @@ impl Listeners {
     fn fill(&mut self, slot: usize, listener: usize) -> io::Result<[TcpSocket; 2]> {
         nix::sys::socket::listen(&self.slots[slot].sockets[listener], Backlog::new(1)?)?;
         let mut filler = || {
-            let Aimed { socket, to } = self.aim_at(slot, listener)?;
+            let Target::Tcp(socket, to) = self.aim_at(slot, listener)?.target else {
+                return Err(io::ErrorKind::Unsupported.into());
+            };
             match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
                 Ok(()) | Err(Errno::EINPROGRESS) => Ok(socket),
                 Err(error) => Err(io::Error::from(error)),
@@ -203,7 +234,7 @@ impl Listeners {
         self.put_in_force(listener, Some((client, slot)))?;
         self.probes.truncate(PROBES - 1);
         self.probes.push_front(client);
-        Ok(Aimed { socket, to })
+        Ok(Aimed { target: Target::Tcp(socket, to), shared: false })
     }
 
     /// The probe has its connection: whoever gets its source port next is a client like any other.
@@ -215,10 +246,21 @@ impl Listeners {
     }
 
     /// Copies of the sockets of a generation, to look at their queues from elsewhere.
-    pub fn watch(&self, generation: Generation) -> io::Result<Vec<(Listener, OwnedFd)>> {
+    pub fn watch(&self, generation: Generation) -> io::Result<Vec<Watched>> {
         let Some(slot) = self.slot_of(generation) else { return Ok(Vec::new()) };
         let sockets = self.all.iter().zip(&self.slots[slot].sockets);
-        sockets.map(|(listener, socket)| Ok((listener.clone(), socket.try_clone()?))).collect()
+        let watched = |(listener, socket): (&Listener, &OwnedFd)| {
+            Ok(Watched { listener: listener.clone(), socket: socket.try_clone()?, shared: false })
+        };
+        sockets.map(watched).collect()
+    }
+
+    /// How this generation can be reached.
+    pub fn reach(&self, generation: Generation) -> Reach {
+        match self.slot_of(generation) {
+            Some(_) => Reach { listeners: self.all.iter().cloned().enumerate().collect(), missing: Vec::new() },
+            None => Reach::default(),
+        }
     }
 
     fn slot_of(&self, generation: Generation) -> Option<usize> {
@@ -360,15 +402,15 @@ mod tests {
             let first = Generation(1);
             let lent = listeners.lend(first, Place::Steered).unwrap();
             let server = TcpListener::from(lent[0].socket.try_clone_to_owned().unwrap());
-            let to = listeners.aim(first, 0).unwrap().to;
+            let Target::Tcp(_, to) = listeners.aim(first, 0).unwrap().target else { unreachable!() };
             let before = TcpStream::connect(to).unwrap();
             listeners.hold().unwrap();
             for _ in 0..3 {
                 let error = TcpStream::connect_timeout(&to, Duration::from_millis(50)).unwrap_err();
                 assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{address}");
             }
-            let (listener, socket) = &listeners.watch(first).unwrap()[0];
-            assert_eq!(waiting(listener, socket.as_fd()), 1);
+            let watched = &listeners.watch(first).unwrap()[0];
+            assert_eq!(waiting(&watched.listener, watched.socket.as_fd()), 1);
             assert_eq!(server.accept().unwrap().1.port(), before.local_addr().unwrap().port());
         }
     }

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::listeners::Aimed;
+use super::listeners::{Aimed, Reach};
 use crate::supervisor::{Event, Exit, Generation, Status, Ticket, Until, Verdict};
 
 /// From a task to the owner of everything.
@@ -29,6 +29,13 @@ pub enum Notice {
         listener: usize,
         /// Where the socket goes.
         reply: oneshot::Sender<io::Result<Aimed>>,
+    },
+    /// A probe wants to know how this generation can be reached by now.
+    Reach {
+        /// Which.
+        generation: Generation,
+        /// Where that goes.
+        reply: oneshot::Sender<Reach>,
     },
     /// A server has shut a socket of ours down.
     Mend,

@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::http::{Question, Stream};
-use super::listeners::Aimed;
+use super::listeners::{Aimed, Reach, Target};
 use super::notice::{Notice, Owner, tell};
 use crate::address::{Address, Listener};
 use crate::config::{Readiness, Ready};
@@ -34,8 +34,6 @@ pub struct Probe {
     pub generation: Generation,
     /// The question.
     pub readiness: Readiness,
-    /// The listeners, in their order.
-    pub listeners: Vec<Listener>,
     /// Who is told, and who aims sockets.
     pub owner: Owner,
 }
@@ -86,7 +84,7 @@ impl Probe {
             Ready::Http(url) => self.get(url).await.map_err(said),
             Ready::Exec(command) => self.run_errand(command).await.map_err(said),
             Ready::Tcp => self.accepts(started).await,
-            Ready::Default if self.streams().next().is_some() => self.accepts(started).await,
+            Ready::Default if !self.streams().await.is_empty() => self.accepts(started).await,
             Ready::Default => self.stays_up(self.readiness.startup_grace).await,
             Ready::Uptime(time) => self.stays_up(*time).await,
             Ready::Notify => self.waits_for_its_word().await,
@@ -105,13 +103,17 @@ impl Probe {
         Ok(())
     }
 
-    fn streams(&self) -> impl Iterator<Item = (usize, &Listener)> {
-        self.listeners.iter().enumerate().filter(|(_, listener)| listener.address.is_stream())
+    /// The stream listeners that it has by now, with their numbers.
+    async fn streams(&self) -> Vec<(usize, Listener)> {
+        let (reply, reach) = oneshot::channel();
+        let _ = self.owner.send(Notice::Reach { generation: self.generation, reply });
+        let Reach { listeners, .. } = reach.await.unwrap_or_default();
+        listeners.into_iter().filter(|(_, listener)| listener.address.is_stream()).collect()
     }
 
     /// It has accepted a connection on its own slot of every stream listener.
     async fn accepts(&self, started: Instant) -> Result<(), String> {
-        for (position, listener) in self.streams() {
+        for (position, listener) in self.streams().await {
             let said = |why| format!("it accepts no connection on `{}` ({}): {why}", listener.name, listener.address);
             self.accepts_on(position, started, said).await.map_err(said)?;
         }
@@ -146,8 +148,8 @@ impl Probe {
     }
 
     async fn get_path(&self, path: &str) -> Result<(), String> {
-        let first = self.streams().next().map(|(position, _)| position);
-        let position = first.ok_or("there is no TCP listener to ask")?;
+        let streams = self.streams().await;
+        let &(position, _) = streams.first().ok_or("there is no TCP listener to ask")?;
         let (stream, to) = self.connect(position).await?;
         let url = Url {
             scheme: Scheme::Http,
@@ -166,8 +168,9 @@ impl Probe {
             let hook = attribution::of_unix(&stream, self.generation, self.roots().await);
             return self.judge(url.clone(), Stream::Unix(stream), Some(hook)).await;
         }
-        let to = self.resolve(url).await?;
-        if let Some(position) = self.listener_at(to) {
+        let streams = self.streams().await;
+        let to = self.resolve(url, &streams).await?;
+        if let Some(position) = listener_at(&streams, to) {
             let (stream, _) = self.connect(position).await?;
             return self.judge(url.clone(), tcp(stream)?, None).await;
         }
@@ -183,7 +186,7 @@ impl Probe {
         self.judge(url.clone(), tcp(stream)?, hook).await
     }
 
-    async fn resolve(&self, url: &Url) -> Result<SocketAddr, String> {
+    async fn resolve(&self, url: &Url, streams: &[(usize, Listener)]) -> Result<SocketAddr, String> {
         if let Ok(ip) = url.host.parse() {
             return Ok(SocketAddr::new(ip, url.port));
         }
@@ -193,18 +196,8 @@ impl Probe {
             timeout(self.readiness.limit, looking).await.map_err(|_| "no answer from the resolver".to_owned())?;
         let addresses =
             found.map_err(|error| error.to_string())?.map_err(|error| format!("`{}`: {error}", url.host))?;
-        let ours = addresses.iter().find(|address| self.listener_at(**address).is_some());
+        let ours = addresses.iter().find(|address| listener_at(streams, **address).is_some());
         ours.or(addresses.first()).copied().ok_or_else(|| format!("`{}` has no address", url.host))
-    }
-
-    fn listener_at(&self, to: SocketAddr) -> Option<usize> {
-        let meant = |(_, listener): &(usize, &Listener)| match listener.address {
-            Address::Tcp(at) => {
-                at.port() == to.port() && (at.ip() == to.ip() || at.ip().is_unspecified() && is_here(to))
-            }
-            _ => false,
-        };
-        self.streams().find(meant).map(|(position, _)| position)
     }
 
     async fn judge(&self, url: Url, stream: Stream, hook: Option<http::Hook>) -> Result<(), String> {
@@ -223,7 +216,8 @@ impl Probe {
         let (reply, aimed) = oneshot::channel();
         let _ = self.owner.send(Notice::Aim { generation: self.generation, listener: position, reply });
         let gone = "zdr is ending".to_owned();
-        let Aimed { socket, to } = aimed.await.map_err(|_| gone)?.map_err(|error| format!("cannot aim: {error}"))?;
+        let Aimed { target, .. } = aimed.await.map_err(|_| gone)?.map_err(|error| format!("cannot aim: {error}"))?;
+        let Target::Tcp(socket, to) = target else { return Err("it is no TCP listener".to_owned()) };
         let connecting = timeout(self.readiness.limit, socket.connect(to)).await;
         let stream = connecting.map_err(|_| "cannot connect: no answer".to_owned())?;
         Ok((stream.map_err(|error| format!("cannot connect: {error}"))?, to))
@@ -247,6 +241,15 @@ impl Probe {
             exit => Err(format!("it {exit}")),
         }
     }
+}
+
+/// The listener that this address reaches.
+fn listener_at(streams: &[(usize, Listener)], to: SocketAddr) -> Option<usize> {
+    let meant = |(_, listener): &&(usize, Listener)| match listener.address {
+        Address::Tcp(at) => at.port() == to.port() && (at.ip() == to.ip() || at.ip().is_unspecified() && is_here(to)),
+        _ => false,
+    };
+    streams.iter().find(meant).map(|(position, _)| *position)
 }
 
 fn ends(stream: &TcpStream) -> std::io::Result<(SocketAddr, SocketAddr)> {

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::kernel::membarrier::wait_for_packets_under_way;
 use super::kernel::sock_diag::SockDiag;
-use super::listeners::{is_shut_down, waiting};
+use super::listeners::{Watched, is_shut_down, waiting};
 use super::notice::{Notice, Owner, tell};
 use super::processes::{orphans, sockets, tree};
 use crate::address::{Address, Listener};
@@ -28,7 +28,7 @@ pub struct Quiesce {
     /// The main processes of all generations.
     pub roots: Vec<i32>,
     /// Copies of its sockets.
-    pub sockets: Vec<(Listener, OwnedFd)>,
+    pub sockets: Vec<Watched>,
     /// How long to wait until no request is in flight.
     pub idle: Duration,
     /// Who is told.
@@ -72,7 +72,7 @@ impl Quiesce {
         let mut counted = Instant::now();
         loop {
             sleep(LISTENING_INTERVAL).await;
-            if self.sockets.iter().any(|(listener, socket)| is_shut_down(listener, socket.as_fd())) {
+            if self.sockets.iter().any(|at| is_shut_down(&at.listener, at.socket.as_fd())) {
                 let _ = self.owner.send(Notice::Mend);
                 return;
             }
@@ -94,7 +94,7 @@ impl Quiesce {
             let still = self.half_open().unwrap_or_default();
             unfinished.retain(|cookie| still.contains(cookie));
         }
-        let waiting = self.sockets.iter().map(|(listener, socket)| waiting(listener, socket.as_fd())).sum();
+        let waiting = self.sockets.iter().map(|at| waiting(&at.listener, at.socket.as_fd())).sum();
         tell(&self.owner, Event::Left { generation: self.generation, waiting });
     }
 
@@ -102,7 +102,7 @@ impl Quiesce {
         let begun = Instant::now();
         let mut unfinished = self.half_open().unwrap_or_default();
         loop {
-            if self.sockets.iter().all(|(listener, socket)| waiting(listener, socket.as_fd()) == 0) {
+            if self.sockets.iter().all(|at| waiting(&at.listener, at.socket.as_fd()) == 0) {
                 if unfinished.is_empty() || begun.elapsed() > HALF_OPEN_LIMIT {
                     return;
                 }
@@ -149,7 +149,7 @@ impl Quiesce {
     fn half_open(&self) -> io::Result<HashSet<u64>> {
         let mut diag = SockDiag::open()?;
         let mut cookies = HashSet::new();
-        for port in ports(self.sockets.iter().map(|(listener, _)| listener)) {
+        for port in ports(self.sockets.iter().map(|at| &at.listener)) {
             cookies.extend(diag.half_open(port)?);
         }
         Ok(cookies)
@@ -158,7 +158,7 @@ impl Quiesce {
     /// None where the system does not tell.
     async fn count(&self) -> Option<Count> {
         let (generation, root, roots) = (self.generation, self.root, self.roots.clone());
-        let ports = ports(self.sockets.iter().map(|(listener, _)| listener));
+        let ports = ports(self.sockets.iter().map(|at| &at.listener));
         spawn_blocking(move || count(generation, root, &roots, &ports)).await.ok()?.ok()
     }
 }
