@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// The longest path that fits in `sockaddr_un` with its final zero (unix(7)).
-const LONGEST_UNIX_PATH: usize = 107;
+pub const LONGEST_UNIX_PATH: usize = 107;
 
 /// An address zdr listens on, with its name and its socket options.
 #[derive(Clone, Debug, PartialEq, Eq)]

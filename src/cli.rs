@@ -72,10 +72,16 @@ pub struct RunArgs {
 #[derive(Clone, Debug, Args)]
 pub struct RunOptions {
     /// Listen on [NAME=]ADDRESS[,KEY=VALUE...] and lend it to the command: `8080`, `127.0.0.1:8080`, `[::1]:8080`,
-    /// `tcp://..`, `udp://..`. Keys: backlog, nodelay, v6only, freebind, nonblocking, defer-accept. Port 0 lets the
-    /// kernel choose. Without it, `$PORT` of every address.
+    /// `tcp://..`, `udp://..`, `unix:/run/app.sock`, `unix:@abstract`. Keys: backlog, nodelay, v6only, freebind,
+    /// nonblocking, defer-accept; mode, owner, group for paths. Port 0 lets the kernel choose. Without it, the sockets of
+    /// `$LISTEN_FDS`, or `$PORT` of every address, or what the command binds by itself.
     #[arg(short, long, value_name = "LISTENER", help_heading = "Sockets")]
     listen: Vec<String>,
+
+    /// Whether what the command binds by itself is taken over: when nothing is listened on, also at the addresses of
+    /// --listen and at ports below 1024, or never.
+    #[arg(long, value_name = "MODE", value_enum, default_value = "auto", help_heading = "Sockets")]
+    capture: CaptureMode,
 
     /// When a new generation is ready: `/path` (GET on the first listener), a URL, `tcp`, `notify` (READY=1),
     /// `exec:COMMAND`, or a duration that it must have stayed up. Without it, READY=1 or an accepted connection.
@@ -146,6 +152,17 @@ pub struct RunOptions {
     /// Log warnings and errors only.
     #[arg(short, long, conflicts_with = "verbose", help_heading = "Log")]
     pub(crate) quiet: bool,
+}
+
+/// Whether what the command binds by itself is taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CaptureMode {
+    /// When there is no listener.
+    Auto,
+    /// The addresses of --listen and ports below 1024 as well.
+    Always,
+    /// It is left alone.
+    Never,
 }
 
 /// How log lines look.

@@ -32,7 +32,7 @@ pub fn run(args: RunArgs) -> Outcome {
     let config = args.into_config(surroundings().map_err(with(WRONG_USE))?).map_err(with(WRONG_USE))?;
     log::to_stderr(&options);
     supervise(config).map_err(|error| match error {
-        RunError::Admin(_) | RunError::Listen(ListenError::Unsupported { .. }) => (WRONG_USE, error.to_string()),
+        RunError::Admin(_) | RunError::Listen(ListenError::Inherited { .. }) => (WRONG_USE, error.to_string()),
         RunError::Listen(_) | RunError::System(_) => (FAILED, error.to_string()),
     })
 }
@@ -43,7 +43,10 @@ fn surroundings() -> io::Result<Surroundings> {
     let entered = std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute());
     let same = |path: &PathBuf| fs::metadata(path).is_ok_and(|it| (it.dev(), it.ino()) == (here.dev(), here.ino()));
     let directory = entered.filter(same).map_or_else(std::env::current_dir, Ok)?;
-    Ok(Surroundings { directory, port: std::env::var("PORT").ok().filter(|port| !port.is_empty()) })
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let ours = variable("LISTEN_PID").is_none_or(|pid| pid == std::process::id().to_string());
+    let inherited = variable("LISTEN_FDS").is_some_and(|number| number != "0") && ours;
+    Ok(Surroundings { directory, port: variable("PORT"), inherited })
 }
 
 /// What a client command was told.

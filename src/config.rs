@@ -25,6 +25,10 @@ pub struct Config {
     pub health_paths: Vec<String>,
     /// The addresses that are lent to the command.
     pub listeners: Vec<Listener>,
+    /// The sockets that zdr itself was started with are lent instead.
+    pub inherit: bool,
+    /// Whether what the command binds by itself is taken over.
+    pub capture: Capture,
     /// The program and its arguments.
     pub command: Vec<OsString>,
     /// How each generation is started.
@@ -35,6 +39,18 @@ pub struct Config {
     pub drain: Drain,
     /// What the rules need to know.
     pub policy: Policy,
+}
+
+/// Whether what the command binds by itself is taken over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Capture {
+    /// It is left alone.
+    #[default]
+    Nothing,
+    /// What it binds by its own right.
+    Own,
+    /// The addresses that zdr listens on as well, and ports below 1024 for a command that may not bind them.
+    Everything,
 }
 
 /// How each generation is started.

@@ -8,6 +8,7 @@ mod errands;
 mod http_server;
 pub mod kernel;
 pub mod listeners;
+mod names;
 pub mod notice;
 mod notify;
 mod probe;
@@ -34,6 +35,7 @@ use self::errands::Errand;
 use self::kernel::allocator::give_back;
 use self::kernel::pidfd::PidFd;
 use self::listeners::Listeners;
+use self::names::Names;
 use self::notice::{Notice, Owner, Picture, Question};
 use self::notify::NotifySocket;
 use self::probe::Probe;
@@ -50,6 +52,7 @@ use crate::supervisor::{Action, Event, Generation, News, Place, Status, Until};
 pub struct Edges {
     config: Config,
     listeners: Listeners,
+    names: Names,
     admin: Admin,
     manager: ServiceManager,
     signals: Signals,
@@ -97,6 +100,7 @@ impl Edges {
         Ok(Self {
             config,
             listeners,
+            names: Names::watch(owner.clone())?,
             admin,
             manager: ServiceManager::named(std::env::var_os("NOTIFY_SOCKET").as_deref()),
             signals: Signals::open()?,
@@ -255,7 +259,9 @@ impl Edges {
         };
         let process = &self.config.process;
         let start = Start { generation, command, process, notify_socket: Some(&notify_path), admin: &admin, lent };
-        match start.spawn() {
+        let started = start.spawn();
+        failed("watch the names of Unix sockets", self.names.add(self.listeners.files()));
+        match started {
             Ok(spawned) => {
                 let listen = Task::start(listen(notify, generation, self.owner.clone()));
                 let child = Child {
@@ -348,7 +354,7 @@ impl Edges {
         let slots = self.listeners.slots();
         Picture {
             status,
-            listeners: self.listeners.all().iter().map(|listener| (listener.clone(), slots)).collect(),
+            listeners: self.listeners.all().map(|listener| (listener.clone(), slots)).collect(),
             roots: self.roots(),
             uptime_secs: (now.duration_since(self.began).as_secs_f64() * 1e3).round() / 1e3,
         }

@@ -13,7 +13,7 @@ use tracing::{debug, info};
 use crate::config::Config;
 use crate::edges::admin::{Admin, AdminAddress, AdminError, HealthAddress, HealthPaths};
 use crate::edges::kernel::allocator::keep_little;
-use crate::edges::listeners::{ListenError, Listeners};
+use crate::edges::listeners::{Inherited, ListenError, Listeners};
 use crate::edges::{Edges, Noticed, reaper, signals};
 use crate::runtime_directory::{admin_socket, directory};
 use crate::supervisor::{Action, Event, Supervisor};
@@ -69,7 +69,10 @@ pub fn run(config: Config) -> Result<u8, RunError> {
     });
     let admin = AdminAddress::take(&config.name, &path)?;
     let health = config.health.iter().map(HealthAddress::bind).collect::<Result<Vec<_>, _>>()?;
-    let listeners = Listeners::bind(&config.listeners)?;
+    let listeners = match config.inherit {
+        true => Listeners::inherit(Inherited::take(std::env::var("LISTEN_FDNAMES").ok().as_deref())?)?,
+        false => Listeners::bind(&config.listeners)?,
+    };
     // One thread at rest: the one that runs the loop. Threads for blocking work come and go.
     let runtime = Builder::new_current_thread()
         .enable_all()

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::RunArgs;
+use super::{CaptureMode, RunArgs};
 use crate::address::{Address, Listener};
-use crate::config::{self, Config, Drain, Process, Readiness, Ready};
+use crate::config::{self, Capture, Config, Drain, Process, Readiness, Ready};
 use crate::runtime_directory::name_for;
 use crate::supervisor::Policy;
 
@@ -15,6 +15,8 @@ pub struct Surroundings {
     pub directory: PathBuf,
     /// `$PORT`.
     pub port: Option<String>,
+    /// `$LISTEN_FDS` says that there are sockets for zdr.
+    pub inherited: bool,
 }
 
 impl RunArgs {
@@ -26,16 +28,25 @@ impl RunArgs {
                 "the command is missing; write it behind `--`, for example `zdr run -l 8080 -- ./my-server`".to_owned()
             );
         };
-        let listeners = listeners(&options.listen, surroundings.port)?;
+        let inherit = options.listen.is_empty() && surroundings.inherited;
+        let listeners = listeners(&options.listen, surroundings.port.filter(|_| !inherit))?;
+        let alone = listeners.is_empty() && !inherit;
+        let capture = match options.capture {
+            CaptureMode::Always => Capture::Everything,
+            CaptureMode::Auto if alone => Capture::Own,
+            CaptureMode::Never if alone => return Err(NO_LISTENER.to_owned()),
+            CaptureMode::Auto | CaptureMode::Never => Capture::Nothing,
+        };
         let name = options.name.unwrap_or_else(|| name_for(program));
         let health = options.health.iter().map(|given| health_address(given)).collect::<Result<_, _>>()?;
         let directory = options.chdir.unwrap_or_default();
         let directory = Some(surroundings.directory.join(directory));
         let ready = options.ready.unwrap_or(Ready::Default);
-        let has_tcp = listeners.iter().any(|listener| matches!(listener.address, Address::Tcp(_)));
-        if matches!(ready, Ready::Path(_) | Ready::Tcp) && !has_tcp {
+        let has_stream = listeners.iter().any(|listener| listener.address.is_stream());
+        let may_have = has_stream || inherit || capture != Capture::Nothing;
+        if matches!(ready, Ready::Path(_) | Ready::Tcp) && !may_have {
             return Err(format!(
-                "--ready {ready} needs a TCP listener to ask; add one, or choose notify, exec: or a duration"
+                "--ready {ready} needs a TCP or Unix listener to ask; add one, or choose notify, exec: or a duration"
             ));
         }
         Ok(Config {
@@ -44,6 +55,8 @@ impl RunArgs {
             health,
             health_paths: options.health_path,
             listeners,
+            inherit,
+            capture,
             process: Process { directory, environment: options.env },
             readiness: Readiness {
                 ready,
@@ -66,15 +79,16 @@ impl RunArgs {
     }
 }
 
+const NO_LISTENER: &str =
+    "no listener: say where to listen, for example `--listen 127.0.0.1:8080`, set PORT, or leave out `--capture never`";
+
 fn listeners(given: &[String], port: Option<String>) -> Result<Vec<Listener>, String> {
     let mut listeners = Vec::new();
     for (position, given) in given.iter().enumerate() {
         let unnamed = if position == 0 { "main".to_owned() } else { format!("listener{}", position + 1) };
         listeners.push(Listener::parse(given, &unnamed).map_err(|error| error.to_string())?);
     }
-    if listeners.is_empty() {
-        let port =
-            port.ok_or("no listener: say where to listen, for example `--listen 127.0.0.1:8080`, or set PORT")?;
+    if let Some(port) = port.filter(|_| listeners.is_empty()) {
         listeners.push(Listener::parse(&port, "main").map_err(|error| format!("PORT: {error}"))?);
     }
     config::distinct(&listeners)?;

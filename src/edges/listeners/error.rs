@@ -29,10 +29,17 @@ pub enum ListenError {
         /// How.
         source: io::Error,
     },
-    /// A kind of address that has no slots yet.
-    Unsupported {
+    /// The path has a file that is no socket.
+    NoSocket {
         /// The address as it was asked for.
         address: String,
+    },
+    /// A descriptor that zdr was started with is not what it should be.
+    Inherited {
+        /// Its number.
+        number: usize,
+        /// What is wrong with it.
+        why: String,
     },
 }
 
@@ -59,6 +66,10 @@ impl fmt::Display for ListenError {
                  end it or choose another address"
             ),
             Self::Socket { address, source } => match source.kind() {
+                io::ErrorKind::PermissionDenied if address.starts_with("unix:") => {
+                    write!(f, "cannot listen on {address}: permission denied in its directory")
+                }
+                io::ErrorKind::NotFound => write!(f, "cannot listen on {address}: its directory does not exist"),
                 io::ErrorKind::PermissionDenied => write!(
                     f,
                     "cannot listen on {address}: permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE"
@@ -74,8 +85,12 @@ impl fmt::Display for ListenError {
                 f,
                 "cannot steer connections to {address}: {source}; zdr needs SO_ATTACH_REUSEPORT_CBPF, and Linux 5.11 or newer"
             ),
-            Self::Unsupported { address } => {
-                write!(f, "cannot listen on {address}: Unix sockets are not supported yet; use a TCP address")
+            Self::NoSocket { address } => write!(
+                f,
+                "cannot listen on {address}: there is a file that is no socket; remove it or choose another path"
+            ),
+            Self::Inherited { number, why } => {
+                write!(f, "cannot use descriptor {number} of LISTEN_FDS: {why}; name the sockets with --listen instead")
             }
         }
     }
@@ -85,7 +100,7 @@ impl std::error::Error for ListenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Socket { source, .. } | Self::Steer { source, .. } => Some(source),
-            Self::InUse { .. } | Self::Unsupported { .. } => None,
+            Self::InUse { .. } | Self::NoSocket { .. } | Self::Inherited { .. } => None,
         }
     }
 }

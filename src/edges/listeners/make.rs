@@ -6,6 +6,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::fchown;
 
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt, socket, sockopt,
@@ -21,11 +22,11 @@ use crate::edges::processes::holder_anywhere;
 /// The first socket of a listener, and the address it got.
 pub(super) fn first(listener: &Listener) -> Result<(OwnedFd, Address), ListenError> {
     nobody_else(listener, &[])?;
-    let (made, listener) = match make(listener) {
+    let (made, listener) = match make(listener, None) {
         Err(error) if lacks_ipv6(&error) && is_any_ipv6(listener) => {
             let any = listener.address.socket().map_or(0, |socket| socket.port());
             let listener = with_socket(listener, SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), any));
-            (make(&listener), listener)
+            (make(&listener, None), listener)
         }
         made => (made, listener.clone()),
     };
@@ -37,12 +38,15 @@ pub(super) fn first(listener: &Listener) -> Result<(OwnedFd, Address), ListenErr
 }
 
 /// One more socket of a listener that has these.
-pub(super) fn another(listener: &Listener, ours: &[BorrowedFd<'_>]) -> Result<OwnedFd, ListenError> {
+///
+/// All belong to one user: the kernel lets nobody else share the address (`inet_csk_bind_conflict`), and it asks whom the
+/// socket's file belongs to, not who binds it (`sockfs_setattr` in net/socket.c).
+pub(super) fn another(listener: &Listener, ours: &[BorrowedFd<'_>], uid: u32) -> Result<OwnedFd, ListenError> {
     nobody_else(listener, ours)?;
-    make(listener).map_err(|source| refused(listener, source))
+    make(listener, Some(uid)).map_err(|source| refused(listener, source))
 }
 
-fn make(listener: &Listener) -> io::Result<OwnedFd> {
+fn make(listener: &Listener, uid: Option<u32>) -> io::Result<OwnedFd> {
     let (address, kind) = match &listener.address {
         Address::Tcp(address) => (*address, SockType::Stream),
         Address::Udp(address) => (*address, SockType::Datagram),
@@ -51,6 +55,9 @@ fn make(listener: &Listener) -> io::Result<OwnedFd> {
     let options = &listener.options;
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    if uid.is_some_and(|uid| fstat(&fd).is_ok_and(|made| made.st_uid != uid)) {
+        fchown(&fd, uid, None)?;
+    }
     setsockopt(&fd, sockopt::ReusePort, &true)?;
     if address.is_ipv6() {
         setsockopt(&fd, sockopt::Ipv6V6Only, &options.v6only)?;
@@ -74,9 +81,9 @@ fn make(listener: &Listener) -> io::Result<OwnedFd> {
 
 /// With the backlog that was asked for; a socket that listens already only gets the new backlog (listen(2)).
 pub(super) fn listen_again(listener: &Listener, fd: &OwnedFd) -> io::Result<()> {
-    match listener.address {
-        Address::Tcp(_) => kernel_listen(fd, i32::try_from(listener.options.backlog).unwrap_or(i32::MAX)),
-        _ => Ok(()),
+    match listener.address.is_stream() {
+        true => kernel_listen(fd, i32::try_from(listener.options.backlog).unwrap_or(i32::MAX)),
+        false => Ok(()),
     }
 }
 
@@ -86,7 +93,7 @@ fn kernel_listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
 }
 
 /// Refuses where a socket that is not one of ours would share the address.
-fn nobody_else(listener: &Listener, ours: &[BorrowedFd<'_>]) -> Result<(), ListenError> {
+pub(super) fn nobody_else(listener: &Listener, ours: &[BorrowedFd<'_>]) -> Result<(), ListenError> {
     let Some(address) = listener.address.socket().filter(|address| address.port() != 0) else {
         return Ok(());
     };
@@ -116,10 +123,9 @@ fn overlap(ours: SocketAddr, v6only: bool, other: &Bound) -> bool {
     takes(ours, v6only, other.address.ip()) || takes(other.address, other.only_v6, ours.ip())
 }
 
-fn refused(listener: &Listener, source: io::Error) -> ListenError {
+pub(super) fn refused(listener: &Listener, source: io::Error) -> ListenError {
     let address = listener.address.to_string();
     match source.kind() {
-        io::ErrorKind::Unsupported if listener.address.socket().is_none() => ListenError::Unsupported { address },
         io::ErrorKind::AddrInUse => ListenError::InUse { address, holder: None },
         _ => ListenError::Socket { address, source },
     }
@@ -141,7 +147,7 @@ fn with_socket(listener: &Listener, socket: SocketAddr) -> Listener {
     Listener { address, ..listener.clone() }
 }
 
-fn address_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
+pub(super) fn address_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
     let storage: SockaddrStorage = getsockname(socket.as_raw_fd())?;
     let v4 = storage.as_sockaddr_in().map(|address| SocketAddr::new(address.ip().into(), address.port()));
     let v6 = || storage.as_sockaddr_in6().map(|address| SocketAddr::new(address.ip().into(), address.port()));

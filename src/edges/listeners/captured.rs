@@ -1,0 +1,369 @@
+//! Listeners that servers make by themselves: what they bind becomes a slot, and what the next generation binds to the
+//! same address is answered with that generation's slot.
+//!
+//! Only answers; the system calls of servers are read and their answers carried out elsewhere.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sys::socket::{Backlog, SockType, SockaddrStorage, bind, getsockopt, listen, setsockopt, sockopt};
+use nix::sys::stat::fstat;
+use tracing::{info, warn};
+
+use super::group::Group;
+use super::inherited::unix_address;
+use super::lane::{Lane, Way};
+use super::make::nobody_else;
+use super::path::Named;
+use super::queue::set_nonblocking;
+use super::{ListenError, Listeners};
+use crate::address::{Address, Listener, Options};
+use crate::supervisor::Generation;
+
+/// A server binds a socket of its own.
+#[derive(Debug)]
+pub struct Binding {
+    /// To this address. What is TCP and what is UDP is only known with `socket`.
+    pub address: Address,
+    /// A copy of the socket, where the kernel lets zdr have one.
+    pub socket: Option<OwnedFd>,
+    /// O_NONBLOCK is set on it.
+    pub nonblocking: bool,
+    /// FD_CLOEXEC is set on its descriptor.
+    pub close_on_exec: bool,
+    /// Its process may not bind ports below 1024.
+    pub unprivileged: bool,
+}
+
+/// What the server's system call comes to.
+#[derive(Debug)]
+pub enum Answer<'a> {
+    /// It goes on as if nobody had looked.
+    GoOn,
+    /// It was done for the server, or failed with this error number.
+    Done(Result<(), i32>),
+    /// This socket takes the place of the server's own.
+    Place(BorrowedFd<'a>),
+}
+
+/// A socket that was bound for a server and does not listen yet. Nothing of it is kept open: what never listens is the
+/// server's own affair.
+#[derive(Debug)]
+pub(super) struct Bound {
+    generation: Generation,
+    inode: u64,
+    listener: Listener,
+}
+
+impl Listeners {
+    /// A server binds. `listed_only` leaves alone what was not asked for with `--listen`; `held` tells whether a process
+    /// of the generation still has the socket with this inode.
+    pub fn bind_for(
+        &mut self,
+        generation: Generation,
+        binding: &Binding,
+        held: impl Fn(u64) -> bool,
+    ) -> Result<Answer<'_>, ListenError> {
+        let Some(slot) = self.slot_of(generation) else { return Ok(Answer::GoOn) };
+        let known = self.lanes.iter().position(|lane| lane.answers(binding));
+        match known {
+            Some(position) => self.place(position, slot, generation, binding, held),
+            None => self.bind_anew(slot, generation, binding),
+        }
+    }
+
+    /// The address is known: the generation gets its slot's socket for it.
+    fn place(
+        &mut self,
+        position: usize,
+        slot: usize,
+        generation: Generation,
+        binding: &Binding,
+        held: impl Fn(u64) -> bool,
+    ) -> Result<Answer<'_>, ListenError> {
+        let lane = &self.lanes[position];
+        let own = binding.socket.as_ref();
+        let here = lane.get(slot).map(inode);
+        if own.is_some() && own.map(inode) == here {
+            return Ok(Answer::Done(Ok(())));
+        }
+        let shares = own.is_none_or(|own| getsockopt(own, sockopt::ReusePort).unwrap_or(true));
+        let twice = lane.claims.as_ref().is_some_and(|claims| claims.contains(&generation));
+        if twice && !shares && !lane.is_shared() && here.is_some_and(held) {
+            return Ok(Answer::Done(Err(libc::EADDRINUSE)));
+        }
+        let elsewhere: Vec<OwnedFd> = self.all_sockets().filter_map(|fd| fd.try_clone_to_owned().ok()).collect();
+        let ours: Vec<BorrowedFd<'_>> = elsewhere.iter().map(AsFd::as_fd).collect();
+        let steered = self.steered == slot;
+        let lane = &mut self.lanes[position];
+        if let Err(error) = lane.socket(slot, &ours) {
+            lane.share(error)?;
+        }
+        // A stream is claimed when it listens, if zdr can see that.
+        if own.is_none() || !lane.listener.address.is_stream() {
+            let backlog = i32::try_from(lane.listener.options.backlog).unwrap_or(i32::MAX);
+            lane.listened(generation, backlog, steered.then_some(slot))?;
+        }
+        let lane = &self.lanes[position];
+        let Some(socket) = lane.get(slot) else { return Ok(Answer::GoOn) };
+        let dress = || {
+            if let Some(own) = own {
+                copy_options(own, socket)?;
+            }
+            set_nonblocking(socket.as_fd(), binding.nonblocking)
+        };
+        dress().map_err(|source| ListenError::socket(&lane.listener, source))?;
+        Ok(Answer::Place(socket.as_fd()))
+    }
+
+    /// Nobody has bound this address before: it is bound on the server's own socket, as the server would have done.
+    fn bind_anew(&mut self, slot: usize, generation: Generation, binding: &Binding) -> Result<Answer<'_>, ListenError> {
+        let (Some(socket), Some(address)) = (&binding.socket, binding.address.socket()) else {
+            return Ok(Answer::GoOn);
+        };
+        let listener = self.listener_of(socket, &binding.address);
+        let ours: Vec<BorrowedFd<'_>> = self.all_sockets().collect();
+        if let Err(error) = nobody_else(&listener, &ours) {
+            // The kernel knows best whether these two may share it.
+            warn!(%generation, "the server binds {}: {error}", listener.address);
+            return Ok(Answer::GoOn);
+        }
+        let datagrams = !listener.address.is_stream();
+        if datagrams && address.ip().is_multicast() || binding.unprivileged && address.port() < first_free_port() {
+            return Ok(Answer::GoOn);
+        }
+        let to = SockaddrStorage::from(address);
+        let share = || setsockopt(socket, sockopt::ReusePort, &true);
+        // Datagram sockets join their group here, streams when they listen. A stream is bound as it is first, so that
+        // a server which binds an address twice is told so.
+        let result = match datagrams {
+            true => share().and_then(|()| bind(socket.as_raw_fd(), &to)),
+            false => match bind(socket.as_raw_fd(), &to) {
+                Err(nix::errno::Errno::EADDRINUSE) if !self.has_bound(generation, address.port()) => {
+                    share().and_then(|()| bind(socket.as_raw_fd(), &to))
+                }
+                result => result.and_then(|()| share()),
+            },
+        };
+        if let Err(error) = result {
+            return Ok(Answer::Done(Err(error as i32)));
+        }
+        if datagrams {
+            self.capture(slot, generation, socket, listener)?;
+        } else {
+            self.bound.push(Bound { generation, inode: inode(socket), listener });
+        }
+        Ok(Answer::Done(Ok(())))
+    }
+
+    /// True where this generation itself has bound that port already.
+    fn has_bound(&self, generation: Generation, port: u16) -> bool {
+        let same_port = |listener: &Listener| listener.address.socket().is_some_and(|address| address.port() == port);
+        let captured = |lane: &Lane| lane.claims.as_ref().is_some_and(|claims| claims.contains(&generation));
+        self.lanes.iter().any(|lane| captured(lane) && same_port(&lane.listener))
+            || self.bound.iter().any(|bound| bound.generation == generation && same_port(&bound.listener))
+    }
+
+    /// A server listens: only now a stream is a listener. `path` finds the file of a Unix path as the server sees it.
+    pub fn listen_for(
+        &mut self,
+        generation: Generation,
+        socket: &OwnedFd,
+        backlog: i32,
+        path: impl Fn(&Path) -> Option<PathBuf>,
+    ) -> Result<Answer<'_>, ListenError> {
+        let Some(slot) = self.slot_of(generation) else { return Ok(Answer::GoOn) };
+        let inode = inode(socket);
+        let is_it = |lane: &&mut Lane| lane.get(slot).is_some_and(|socket| self::inode(socket) == inode);
+        if let Some(lane) = self.lanes.iter_mut().find(is_it) {
+            return lane.listened(generation, backlog, (self.steered == slot).then_some(slot)).map(|()| Answer::GoOn);
+        }
+        let Some(at) = self.bound.iter().position(|bound| bound.inode == inode && bound.generation == generation)
+        else {
+            self.listen_on_unix(slot, generation, socket, backlog, path)?;
+            return Ok(Answer::GoOn);
+        };
+        let Bound { mut listener, .. } = self.bound.swap_remove(at);
+        // Workers with SO_REUSEPORT each bind the address and then listen: the generation has one queue for all of them.
+        let same = |lane: &Lane| lane.listener.address == listener.address && lane.get(slot).is_some();
+        if let Some(position) = self.lanes.iter().position(same) {
+            self.lanes[position].listened(generation, backlog, None)?;
+            return Ok(self.lanes[position].get(slot).map_or(Answer::GoOn, |socket| Answer::Place(socket.as_fd())));
+        }
+        listener.options.backlog = backlog_of(backlog);
+        if let Err(error) = listen(socket, Backlog::new(backlog).unwrap_or(Backlog::MAXALLOWABLE)) {
+            return Ok(Answer::Done(Err(error as i32)));
+        }
+        self.capture(slot, generation, socket, listener)?;
+        Ok(Answer::Done(Ok(())))
+    }
+
+    /// A Unix path, which the server has bound by itself, or an abstract name, which is shared because it has one socket.
+    fn listen_on_unix(
+        &mut self,
+        slot: usize,
+        generation: Generation,
+        socket: &OwnedFd,
+        backlog: i32,
+        path: impl Fn(&Path) -> Option<PathBuf>,
+    ) -> Result<(), ListenError> {
+        if getsockopt(socket, sockopt::SockType) != Ok(SockType::Stream) {
+            return Ok(());
+        }
+        let address = match unix_address(socket) {
+            Ok(Address::Unix(bound)) => match path(&bound) {
+                Some(path) => Address::Unix(path),
+                None => return Ok(()),
+            },
+            Ok(address) => address,
+            Err(_) => return Ok(()),
+        };
+        let mut listener = self.named(address);
+        listener.options.backlog = backlog_of(backlog);
+        let said = |source| ListenError::socket(&listener, source);
+        let copy = socket.try_clone().map_err(said)?;
+        let way = match &listener.address {
+            Address::Unix(path) => Way::Named(Named::of(slot, path, copy).map_err(said)?),
+            _ => Way::Shared(copy),
+        };
+        info!(%generation, address = %listener.address, "captured");
+        self.add_captured(generation, listener, way);
+        Ok(())
+    }
+
+    fn capture(
+        &mut self,
+        slot: usize,
+        generation: Generation,
+        socket: &OwnedFd,
+        listener: Listener,
+    ) -> Result<(), ListenError> {
+        let group = socket.try_clone().and_then(|socket| Group::of(slot, socket));
+        let group = group.map_err(|source| ListenError::socket(&listener, source))?;
+        info!(%generation, address = %listener.address, "captured");
+        self.add_captured(generation, listener, Way::Group(group));
+        Ok(())
+    }
+
+    fn add_captured(&mut self, generation: Generation, listener: Listener, way: Way) {
+        let lane = Lane { number: self.next, listener, way, claims: Some(vec![generation]) };
+        self.add(lane);
+    }
+
+    /// True for a file that is one of our sockets under a path that clients know.
+    pub fn keeps(&self, file: &Metadata) -> bool {
+        self.lanes.iter().any(|lane| matches!(&lane.way, Way::Named(named) if named.is_this(file)))
+    }
+
+    /// A generation is gone. A captured listener on which nobody listens any more goes as well, once another generation
+    /// listens elsewhere; until then it is kept, so that connections wait for the next.
+    pub(super) fn disclaim(&mut self, generation: Generation) {
+        self.bound.retain(|bound| bound.generation != generation);
+        for claims in self.lanes.iter_mut().filter_map(|lane| lane.claims.as_mut()) {
+            claims.retain(|other| *other != generation);
+        }
+        let serving = &self.slots[self.steered];
+        let claimed = |lane: &Lane| lane.claims.as_ref().is_some_and(|claims| !claims.is_empty());
+        let moved_on = serving.iter().any(|user| self.lanes.iter().any(|lane| claimed(lane) && lane.is_of(*user)));
+        if moved_on {
+            self.lanes.retain(|lane| {
+                let stays = lane.claims.is_none() || claimed(lane);
+                if !stays {
+                    info!(address = %lane.listener.address, "nobody listens there any more");
+                }
+                stays
+            });
+        }
+    }
+
+    fn all_sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.lanes.iter().flat_map(Lane::all)
+    }
+
+    fn named(&self, address: Address) -> Listener {
+        let first = self.lanes.is_empty();
+        let name = if first { "main".to_owned() } else { format!("listener{}", self.next + 1) };
+        Listener { name, address, options: Options::default() }
+    }
+
+    fn listener_of(&self, socket: &OwnedFd, address: &Address) -> Listener {
+        let mut listener = self.named(kind(address, socket));
+        listener.options.v6only = v6only(socket);
+        listener.options.nodelay = getsockopt(socket, sockopt::TcpNoDelay).unwrap_or_default();
+        listener
+    }
+}
+
+impl Lane {
+    /// True where this binding means this listener.
+    fn answers(&self, binding: &Binding) -> bool {
+        match &binding.socket {
+            Some(socket) => {
+                let v6only = binding.address.socket().is_some_and(|address| address.is_ipv6()) && v6only(socket);
+                self.listener.address == kind(&binding.address, socket) && self.listener.options.v6only == v6only
+            }
+            // What kind of socket it is cannot be known then; a stream is likelier.
+            None => self.listener.address == binding.address,
+        }
+    }
+
+    /// No second socket can be had: all generations get the one there is.
+    fn share(&mut self, error: ListenError) -> Result<(), ListenError> {
+        let ours = self.all();
+        let [only] = ours.as_slice() else { return Err(error) };
+        let only = only.try_clone_to_owned().map_err(|source| ListenError::socket(&self.listener, source))?;
+        warn!(address = %self.listener.address, "{error}; generations share one socket there");
+        self.way = Way::Shared(only);
+        Ok(())
+    }
+
+    /// A generation listens; one that serves already gets at once what is new.
+    fn listened(&mut self, generation: Generation, backlog: i32, serving: Option<usize>) -> Result<(), ListenError> {
+        if self.claims.is_none() || self.is_of(generation) {
+            return Ok(());
+        }
+        self.listener.options.backlog = backlog_of(backlog);
+        self.claim(generation);
+        serving.map_or(Ok(()), |slot| self.steer(slot)).map_err(|source| ListenError::steer(&self.listener, source))
+    }
+}
+
+/// The address with the protocol that the socket speaks.
+fn kind(address: &Address, socket: &OwnedFd) -> Address {
+    match (address, getsockopt(socket, sockopt::SockType)) {
+        (Address::Tcp(at), Ok(SockType::Datagram)) => Address::Udp(*at),
+        _ => address.clone(),
+    }
+}
+
+fn v6only(socket: &OwnedFd) -> bool {
+    getsockopt(socket, sockopt::Ipv6V6Only).unwrap_or_default()
+}
+
+/// What servers set before they bind, and accepted connections inherit.
+fn copy_options(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    if getsockopt(from, sockopt::KeepAlive)? {
+        setsockopt(to, sockopt::KeepAlive, &true)?;
+    }
+    if getsockopt(from, sockopt::TcpNoDelay).unwrap_or_default() {
+        setsockopt(to, sockopt::TcpNoDelay, &true)?;
+    }
+    Ok(())
+}
+
+fn backlog_of(given: i32) -> u32 {
+    u32::try_from(given).unwrap_or(u32::MAX)
+}
+
+fn inode(socket: &OwnedFd) -> u64 {
+    fstat(socket).map(|stat| stat.st_ino).unwrap_or_default()
+}
+
+/// Ports below this need a right (`net.ipv4.ip_unprivileged_port_start`, ip(7)).
+fn first_free_port() -> u16 {
+    const USUAL: u16 = 1024;
+    let setting = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    setting.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(USUAL)
+}

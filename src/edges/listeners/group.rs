@@ -1,0 +1,192 @@
+//! A TCP or UDP listener with slots: a group of SO_REUSEPORT sockets, and the program that decides which of them gets
+//! what is new.
+//!
+//! Never closes a socket while others of the group live: a socket that leaves it resets what it has not handed over, and
+//! the last of the group takes its place (kernel: `__reuseport_detach_sock` in net/core/sock_reuseport.c).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{Backlog, SockaddrStorage, connect, listen};
+use nix::sys::stat::fstat;
+use tokio::net::TcpSocket;
+
+use super::make;
+use super::queue::is_shut_down;
+use super::{ListenError, reachable};
+use crate::address::{Address, Listener};
+use crate::edges::kernel::reuseport::{Steering, steer};
+
+/// The sockets of one listener.
+#[derive(Debug)]
+pub(super) struct Group {
+    sockets: BTreeMap<usize, OwnedFd>,
+    /// The slots as their sockets stand in the kernel's group, whose places steering speaks of.
+    places: Vec<usize>,
+    /// The user of all its sockets: the kernel lets no other one share the address (`inet_csk_bind_conflict`).
+    uid: u32,
+    /// The slot that gets what is new.
+    steered: usize,
+    /// The slot with the full queue that holds new connections back instead.
+    held: Option<Held>,
+}
+
+/// A slot that nobody can connect to.
+#[derive(Debug)]
+struct Held {
+    slot: usize,
+    /// Connections of our own that keep its queue full.
+    _fillers: [TcpSocket; 2],
+}
+
+impl Group {
+    /// Binds the first slot, and a second, so that what could fail at the first reload fails now.
+    pub(super) fn bind(listener: &mut Listener) -> Result<Self, ListenError> {
+        let (socket, address) = make::first(listener)?;
+        listener.address = address;
+        let mut group = Self::of(0, socket).map_err(|source| ListenError::socket(listener, source))?;
+        // Before a second one is there, which the kernel would choose at times.
+        steer(group.any(), Steering { serving: 0, probe: None })
+            .map_err(|source| ListenError::steer(listener, source))?;
+        group.socket(1, listener, &[])?;
+        Ok(group)
+    }
+
+    /// A group that has this socket as its only one so far. It listens, or is bound for datagrams.
+    pub(super) fn of(slot: usize, socket: OwnedFd) -> io::Result<Self> {
+        let uid = fstat(&socket)?.st_uid;
+        let (sockets, places) = (BTreeMap::from([(slot, socket)]), vec![slot]);
+        Ok(Self { sockets, places, uid, steered: slot, held: None })
+    }
+
+    /// The socket of a slot, where it has one.
+    pub(super) fn get(&self, slot: usize) -> Option<&OwnedFd> {
+        self.sockets.get(&slot)
+    }
+
+    /// The socket of a slot, made where there is none. Nothing is steered to it yet. `ours` are sockets of other
+    /// listeners, which may share the address.
+    pub(super) fn socket(
+        &mut self,
+        slot: usize,
+        listener: &Listener,
+        ours: &[BorrowedFd<'_>],
+    ) -> Result<&OwnedFd, ListenError> {
+        if !self.sockets.contains_key(&slot) {
+            let ours: Vec<BorrowedFd<'_>> =
+                self.sockets.values().map(AsFd::as_fd).chain(ours.iter().copied()).collect();
+            let socket = make::another(listener, &ours, self.uid)?;
+            self.sockets.insert(slot, socket);
+            self.places.push(slot);
+            self.put_in_force(None).map_err(|source| ListenError::steer(listener, source))?;
+        }
+        Ok(&self.sockets[&slot])
+    }
+
+    /// Every socket.
+    pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.values().map(AsFd::as_fd)
+    }
+
+    /// Gives what is new to this slot: one call, atomic.
+    pub(super) fn steer(&mut self, slot: usize) -> io::Result<()> {
+        self.held = None;
+        if self.sockets.contains_key(&slot) {
+            self.steered = slot;
+        }
+        self.put_in_force(None)
+    }
+
+    /// A socket whose connection reaches this slot, and nobody else's does.
+    pub(super) fn aim(&self, slot: usize, listener: &Listener) -> io::Result<(TcpSocket, SocketAddr)> {
+        let Address::Tcp(address) = listener.address else {
+            return Err(io::Error::other("there is no TCP listener to ask"));
+        };
+        let to = SocketAddr::new(reachable(address.ip(), listener.options.v6only), address.port());
+        let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind(SocketAddr::new(to.ip(), 0))?;
+        self.put_in_force(Some((socket.local_addr()?, slot)))?;
+        Ok((socket, to))
+    }
+
+    /// The probe has its connection: whoever gets its source port next is a client like any other.
+    pub(super) fn unaim(&self) {
+        // It was put in force before on the same socket, so this cannot fail where that did not.
+        let _ = self.put_in_force(None);
+    }
+
+    /// Leaves new connections to the clients' next try; what has begun is finished. They are steered to a slot whose
+    /// queue is full, where the kernel drops the first packet of a connection (`tcp_conn_request` in
+    /// net/ipv4/tcp_input.c). A filter that drops it would do as well, but some kernels want CAP_NET_ADMIN for one.
+    /// Datagrams cannot be held.
+    pub(super) fn hold(&mut self, slot: usize, listener: &Listener) -> io::Result<()> {
+        if !matches!(listener.address, Address::Tcp(_)) {
+            return Ok(());
+        }
+        let socket = self.socket(slot, listener, &[]).map_err(|error| io::Error::other(error.to_string()))?;
+        // A queue is full when more wait in it than its backlog says. A backlog of 0 would do with one, but the kernel
+        // takes that for an attack and logs it.
+        listen(socket, Backlog::new(1)?)?;
+        let filler = || {
+            let (socket, to) = self.aim(slot, listener)?;
+            match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
+                Ok(()) | Err(Errno::EINPROGRESS) => Ok(socket),
+                Err(error) => Err(io::Error::from(error)),
+            }
+        };
+        self.held = Some(Held { slot, _fillers: [filler()?, filler()?] });
+        self.put_in_force(None)
+    }
+
+    /// A server may shut its socket down (shutdown(2)), as WEBrick does, and that ends the socket for everybody who has
+    /// it. A new socket takes its part in the slot, and stands last.
+    pub(super) fn mend(&mut self, listener: &Listener) -> Result<(), ListenError> {
+        let dead: Vec<usize> = self
+            .sockets
+            .iter()
+            .filter(|(_, socket)| is_shut_down(listener, socket.as_fd()))
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in &dead {
+            if let Some(place) = self.places.iter().position(|other| other == slot) {
+                self.places.swap_remove(place);
+            }
+        }
+        for slot in &dead {
+            let ours: Vec<BorrowedFd<'_>> = self.sockets.values().map(AsFd::as_fd).collect();
+            let socket = make::another(listener, &ours, self.uid)?;
+            self.sockets.insert(*slot, socket);
+            self.places.push(*slot);
+        }
+        if !dead.is_empty() {
+            self.put_in_force(None).map_err(|source| ListenError::steer(listener, source))?;
+        }
+        Ok(())
+    }
+
+    fn put_in_force(&self, probe: Option<(SocketAddr, usize)>) -> io::Result<()> {
+        // The kernel makes no group of one that was bound before it was to be shared; it has nothing to choose there.
+        if self.places.len() < 2 && probe.is_none() {
+            return Ok(());
+        }
+        let probe = probe.map(|(client, slot)| (client, self.place(slot)));
+        let serving = self.held.as_ref().map_or(self.steered, |held| held.slot);
+        match steer(self.any(), Steering { serving: self.place(serving), probe }) {
+            Err(_) if self.places.len() < 2 => Ok(()),
+            result => result,
+        }
+    }
+
+    /// There are as many slots as generations overlap, far below the limit of a group (65,535).
+    fn place(&self, slot: usize) -> u32 {
+        let place = self.places.iter().position(|other| *other == slot).unwrap_or(0);
+        u32::try_from(place).unwrap_or(u32::MAX)
+    }
+
+    fn any(&self) -> BorrowedFd<'_> {
+        self.sockets.values().next().map(AsFd::as_fd).expect("a group begins with a socket and loses none")
+    }
+}

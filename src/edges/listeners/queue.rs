@@ -1,0 +1,72 @@
+//! What waits in a listening socket: counted, and taken out where nobody will look.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::stat::fstat;
+
+use crate::address::{Address, Listener};
+use crate::edges::kernel::sockopt::{accept_queue, receive_queue};
+
+/// How many connections wait in this socket; datagrams that wait count as one.
+pub fn waiting(listener: &Listener, socket: BorrowedFd<'_>) -> usize {
+    match listener.address {
+        Address::Tcp(_) => accept_queue(socket).unwrap_or(0),
+        Address::Udp(_) => usize::from(receive_queue(socket).unwrap_or(0) > 0),
+        Address::Unix(_) | Address::Abstract(_) => unix_queue(socket).unwrap_or(0),
+    }
+}
+
+fn unix_queue(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let _ = fstat(socket)?;
+    Ok(0)
+}
+
+/// Takes out and closes whatever waits in a socket, and counts what was a client's.
+pub(super) fn sweep(listener: &Listener, socket: &OwnedFd, probes: &VecDeque<SocketAddr>) -> usize {
+    if waiting(listener, socket.as_fd()) == 0 || set_nonblocking(socket.as_fd(), true).is_err() {
+        return 0;
+    }
+    let Ok(socket) = socket.try_clone() else { return 0 };
+    match listener.address {
+        Address::Tcp(_) => {
+            let socket = TcpListener::from(socket);
+            let client = || socket.accept().ok().map(|(_, client)| client);
+            std::iter::from_fn(client).filter(|client| !probes.contains(client)).count()
+        }
+        Address::Udp(_) => {
+            let socket = UdpSocket::from(socket);
+            std::iter::from_fn(|| socket.recv(&mut []).ok()).count()
+        }
+        // Those of probes cannot be told from others, and a probe hangs up by itself.
+        Address::Unix(_) | Address::Abstract(_) => {
+            let socket = UnixListener::from(socket);
+            std::iter::from_fn(|| socket.accept().ok()).filter(|(client, _)| is_open(client)).count()
+        }
+    }
+}
+
+/// False where the client has hung up already.
+fn is_open(client: &std::os::unix::net::UnixStream) -> bool {
+    let peek = nix::sys::socket::MsgFlags::MSG_PEEK | nix::sys::socket::MsgFlags::MSG_DONTWAIT;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(client);
+    nix::sys::socket::recv(fd, &mut [0], peek) != Ok(0)
+}
+
+/// True where somebody has ended this socket for everybody who has it (shutdown(2)).
+pub fn is_shut_down(listener: &Listener, socket: BorrowedFd<'_>) -> bool {
+    matches!(listener.address, Address::Tcp(_)) && getsockopt(&socket, sockopt::AcceptConn) == Ok(false)
+}
+
+/// O_NONBLOCK belongs to the socket, and so to everybody who has it (fcntl(2)).
+pub(super) fn set_nonblocking(socket: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+    let wanted = if nonblocking { flags | OFlag::O_NONBLOCK } else { flags - OFlag::O_NONBLOCK };
+    fcntl(socket, FcntlArg::F_SETFL(wanted))?;
+    Ok(())
+}
