@@ -1,0 +1,141 @@
+//! What the child does between clone(2) and execve(2): it becomes the program.
+//!
+//! Nothing here allocates, locks or runs code of others, so it does not matter what other threads do. Only raw system
+//! calls: those of the C library that change an identity would have the threads of the parent do the same.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use super::{Program, Step};
+
+/// Everything the child needs, laid out before it exists.
+pub(super) struct Prepared<'a> {
+    candidates: Vec<*const libc::c_char>,
+    arguments: Vec<*const libc::c_char>,
+    environment: Vec<*const libc::c_char>,
+    directory: *const libc::c_char,
+    lent: Vec<RawFd>,
+    told: RawFd,
+    /// `LISTEN_PID=` and room for a number; the environment points here.
+    listen_pid: Option<Box<[u8; 24]>>,
+    _program: &'a Program<'a>,
+}
+
+const LISTEN_PID: &[u8] = b"LISTEN_PID=";
+
+impl<'a> Prepared<'a> {
+    pub(super) fn new(program: &'a Program<'a>, lent: &[OwnedFd], told: RawFd) -> Self {
+        let pointers = |strings: &[CString]| strings.iter().map(|string| string.as_ptr()).collect::<Vec<_>>();
+        let terminated = |strings: &[CString]| [pointers(strings), vec![ptr::null()]].concat();
+        let mut listen_pid = program.listen_pid.then(|| Box::new([0; 24]));
+        let mut environment = pointers(&program.environment);
+        if let Some(buffer) = &mut listen_pid {
+            buffer[..LISTEN_PID.len()].copy_from_slice(LISTEN_PID);
+            environment.push(buffer.as_ptr().cast());
+        }
+        environment.push(ptr::null());
+        Self {
+            candidates: pointers(&program.candidates),
+            arguments: terminated(&program.arguments),
+            environment,
+            directory: program.directory.as_ref().map_or(ptr::null(), |directory| directory.as_ptr()),
+            lent: lent.iter().map(AsRawFd::as_raw_fd).collect(),
+            told,
+            listen_pid,
+            _program: program,
+        }
+    }
+
+    /// Never returns: executes the program, or tells which step failed and exits with 127.
+    ///
+    /// # Safety
+    /// Only in a child that nobody else knows of. Uses nothing but system calls and memory that is already there.
+    pub(super) unsafe fn become_the_program(&mut self) -> ! {
+        // SAFETY: forwarded from the caller.
+        let step = unsafe { self.try_to_become_the_program() };
+        // SAFETY: errno is this thread's own; the buffer is on the stack; _exit runs no handlers of the parent.
+        unsafe {
+            let errno = (*libc::__errno_location()).to_ne_bytes();
+            let message = [step as u8, 0, 0, 0, errno[0], errno[1], errno[2], errno[3]];
+            libc::write(self.told, message.as_ptr().cast(), message.len());
+            libc::_exit(127)
+        }
+    }
+
+    /// Returns only with the step that failed.
+    ///
+    /// # Safety
+    /// As `become_the_program`.
+    unsafe fn try_to_become_the_program(&mut self) -> Step {
+        const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+        /// The kernel's signal set has 64 bits (`_NSIG` in asm/signal.h).
+        const KERNEL_SIGSET: libc::size_t = 8;
+        // SAFETY: raw system calls on numbers, on descriptors that the parent prepared and on strings that end in zero
+        // and live in `self`. The kernel's sigaction has no more than four words on any architecture.
+        unsafe {
+            // Handlers go at exec, but what was ignored stays ignored (execve(2)): Rust ignores SIGPIPE, and posix_spawn of
+            // the GNU C library signals 32 and 33, which its sigaction would not touch. Zero all over is SIG_DFL.
+            let default = [0_u64; 4];
+            for signal in 1..=64 {
+                libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, KERNEL_SIGSET);
+            }
+            if libc::syscall(libc::SYS_setpgid, 0, 0) < 0 {
+                return Step::Group;
+            }
+            let mut number: RawFd = 3;
+            for fd in &self.lent {
+                if libc::syscall(libc::SYS_dup3, *fd, number, 0) < 0 {
+                    return Step::Descriptors;
+                }
+                number += 1;
+            }
+            if libc::syscall(libc::SYS_close_range, number, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) < 0 {
+                return Step::Descriptors;
+            }
+            if !self.directory.is_null() && libc::syscall(libc::SYS_chdir, self.directory) < 0 {
+                return Step::Directory;
+            }
+            if let Some(buffer) = &mut self.listen_pid {
+                write_number(&mut buffer[LISTEN_PID.len()..], libc::syscall(libc::SYS_getpid));
+            }
+            let nothing: libc::sigset_t = std::mem::zeroed();
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const nothing, ptr::null_mut());
+            self.execute()
+        }
+    }
+
+    /// As execvp(3): tries each, and permission denied is remembered over not found.
+    ///
+    /// # Safety
+    /// As `become_the_program`.
+    unsafe fn execute(&self) -> Step {
+        // SAFETY: the arrays end in null and the strings live in `self`; errno is this thread's own.
+        unsafe {
+            let mut denied = false;
+            for candidate in &self.candidates {
+                libc::syscall(libc::SYS_execve, *candidate, self.arguments.as_ptr(), self.environment.as_ptr());
+                match *libc::__errno_location() {
+                    libc::EACCES => denied = true,
+                    libc::ENOENT | libc::ENOTDIR => {}
+                    _ => return Step::Execute,
+                }
+            }
+            *libc::__errno_location() = if denied { libc::EACCES } else { libc::ENOENT };
+            Step::Execute
+        }
+    }
+}
+
+fn write_number(room: &mut [u8], mut number: libc::c_long) {
+    let mut digits = 1;
+    let mut rest = number / 10;
+    while rest > 0 {
+        digits += 1;
+        rest /= 10;
+    }
+    for place in room.iter_mut().take(digits).rev() {
+        *place = b'0' + (number % 10).to_le_bytes()[0];
+        number /= 10;
+    }
+}
