@@ -6,6 +6,7 @@ pub mod admin;
 mod child;
 mod errands;
 mod http_server;
+mod instances;
 pub mod kernel;
 pub mod listeners;
 mod names;
@@ -21,7 +22,6 @@ mod task;
 mod tree;
 
 use std::collections::{HashMap, VecDeque};
-use std::ffi::OsString;
 use std::io;
 use std::time::{Instant, SystemTime};
 
@@ -30,22 +30,16 @@ use tokio::time::sleep_until;
 use tracing::{error, info, warn};
 
 use self::admin::Admin;
-use self::child::Start;
 use self::errands::Errand;
-use self::kernel::allocator::give_back;
-use self::kernel::pidfd::PidFd;
+use self::instances::Child;
 use self::listeners::Listeners;
 use self::names::Names;
 use self::notice::{Notice, Owner, Picture, Question};
-use self::notify::NotifySocket;
-use self::probe::Probe;
-use self::quiesce::{MARKER, Quiesce, marker};
+use self::quiesce::Quiesce;
 use self::service_manager::ServiceManager;
 use self::signals::{Asked, Signals};
-use self::task::Task;
-use crate::config::{Config, Ready};
-use crate::runtime_directory::beside;
-use crate::supervisor::{Action, Event, Generation, News, Place, Status, Until};
+use crate::config::Config;
+use crate::supervisor::{Action, Event, Generation, News, Status, Until};
 
 /// Everything zdr can sense and do.
 #[derive(Debug)]
@@ -62,20 +56,6 @@ pub struct Edges {
     children: HashMap<Generation, Child>,
     errands: HashMap<i32, Errand>,
     began: Instant,
-}
-
-/// The instance of a generation, and the tasks that are about it.
-#[derive(Debug)]
-struct Child {
-    pid: i32,
-    pidfd: PidFd,
-    /// In clock ticks since boot.
-    started: u64,
-    /// False once it was reaped: its number may be somebody else's.
-    alive: bool,
-    probe: Option<Task>,
-    quiesce: Option<Task>,
-    notify: Option<Task>,
 }
 
 /// What `next` noticed.
@@ -170,42 +150,9 @@ impl Edges {
         }
     }
 
-    fn reap(&mut self) {
-        self.mend();
-        for (pid, exit) in reaper::reap() {
-            if let Some(errand) = self.errands.remove(&pid) {
-                let _ = errand.reply.send(Ok(exit));
-            } else if let Some((generation, child)) = self.children.iter_mut().find(|(_, child)| child.pid == pid) {
-                child.alive = false;
-                (child.probe, child.quiesce, child.notify) = (None, None, None);
-                self.inbox.push_back(Event::Exited { generation: *generation, exit });
-            }
-        }
-    }
-
     fn mend(&mut self) {
         if let Err(error) = self.listeners.mend() {
             error!(%error, "cannot mend a listener that a server has shut down");
-        }
-    }
-
-    /// READY=1 counts from the generation's own processes. One that has ended since cannot be looked up any more; it knew
-    /// the path of a socket that only this generation was told.
-    fn said(&mut self, generation: Generation, pid: i32, ready: bool) {
-        let Some(child) = self.children.get(&generation).filter(|child| child.alive && ready) else {
-            return;
-        };
-        if !matches!(self.config.readiness.ready, Ready::Notify | Ready::Default) {
-            return;
-        }
-        if processes::program(pid).is_none() || self.tree(generation, child).contains(&pid) {
-            self.inbox.push_back(Event::Ready { generation });
-            self.end_errands(generation);
-            if let Some(child) = self.children.get_mut(&generation) {
-                child.probe = None;
-            }
-        } else {
-            warn!(%generation, pid, "READY=1 from a process that does not belong to the generation was ignored");
         }
     }
 
@@ -243,112 +190,6 @@ impl Edges {
         }
     }
 
-    fn spawn(&mut self, generation: Generation, command: &[OsString], place: Place) -> Event {
-        let fail = |why: String, code| Event::SpawnFailed { generation, why, code };
-        let admin = self.admin.address().path().to_owned();
-        let notify_path = beside(&admin, &generation.to_string());
-        let notify = match NotifySocket::bind(&notify_path) {
-            Ok(socket) => socket,
-            Err(error) => {
-                return fail(format!("cannot make {}: {error}", notify_path.display()), None);
-            }
-        };
-        let lent = match self.listeners.lend(generation, place) {
-            Ok(lent) => lent,
-            Err(error) => return fail(error.to_string(), None),
-        };
-        let process = &self.config.process;
-        let start = Start { generation, command, process, notify_socket: Some(&notify_path), admin: &admin, lent };
-        let started = start.spawn();
-        failed("watch the names of Unix sockets", self.names.add(self.listeners.files()));
-        match started {
-            Ok(spawned) => {
-                let listen = Task::start(listen(notify, generation, self.owner.clone()));
-                let child = Child {
-                    pid: spawned.pid,
-                    pidfd: spawned.pidfd,
-                    started: processes::started(spawned.pid).unwrap_or(u64::MAX),
-                    alive: true,
-                    probe: None,
-                    quiesce: None,
-                    notify: Some(listen),
-                };
-                self.children.insert(generation, child);
-                Event::Spawned { generation, pid: spawned.pid }
-            }
-            Err(error) => fail(error.to_string(), error.code()),
-        }
-    }
-
-    fn probe(&mut self, generation: Generation) {
-        let Some(child) = self.children.get_mut(&generation) else { return };
-        let probe = Probe { generation, readiness: self.config.readiness.clone(), owner: self.owner.clone() };
-        child.probe = Some(Task::start(probe.run()));
-    }
-
-    /// Starts a task that looks at the slot of a generation.
-    fn watch<F: Future<Output = ()> + Send + 'static>(
-        &mut self,
-        generation: Generation,
-        task: impl FnOnce(Quiesce) -> F,
-    ) {
-        let roots = self.roots().into_iter().map(|(_, root)| root).collect();
-        let sockets = match self.listeners.watch(generation) {
-            Ok(sockets) => sockets,
-            Err(error) => {
-                error!(%generation, %error, "cannot watch its queue");
-                Vec::new()
-            }
-        };
-        let Some(child) = self.children.get_mut(&generation) else { return };
-        let idle = self.config.drain.idle;
-        let quiesce = Quiesce { generation, root: child.pid, roots, sockets, idle, owner: self.owner.clone() };
-        child.quiesce = Some(Task::start(task(quiesce)));
-    }
-
-    fn kill(&mut self, generation: Generation) {
-        self.end_errands(generation);
-        if let Some(child) = self.children.get_mut(&generation) {
-            (child.probe, child.quiesce) = (None, None);
-        }
-        if let Some(child) = self.children.get(&generation) {
-            tree::kill(|| self.tree(generation, child));
-        }
-    }
-
-    fn tree(&self, generation: Generation, child: &Child) -> Vec<i32> {
-        let mut known: Vec<i32> = self.roots().into_iter().map(|(_, root)| root).collect();
-        known.extend(self.errands.keys());
-        let mut tree = if child.alive { processes::tree(child.pid) } else { Vec::new() };
-        tree.extend(processes::orphans(&known, &marker(generation)));
-        // One that has emptied its environment is ended with the only generation that can have started it.
-        let may_be_others = |started: u64| {
-            let mut others = self.children.iter().filter(|(other, child)| child.alive && **other != generation);
-            others.any(|(_, other)| other.started <= started)
-        };
-        let unmarked = processes::unmarked_orphans(&known, MARKER);
-        let own = unmarked.into_iter().filter(|(_, started)| child.started <= *started && !may_be_others(*started));
-        tree.extend(own.flat_map(|(pid, _)| processes::tree(pid)));
-        tree
-    }
-
-    fn release(&mut self, generation: Generation) {
-        self.children.remove(&generation);
-        let dropped = self.listeners.release(generation);
-        if dropped > 0 {
-            warn!(%generation, dropped, "connections that nobody was left to answer were closed");
-        }
-        give_back();
-    }
-
-    fn roots(&self) -> Vec<(Generation, i32)> {
-        self.children
-            .iter()
-            .filter(|(_, child)| child.alive)
-            .map(|(generation, child)| (*generation, child.pid))
-            .collect()
-    }
-
     /// The rules' picture, with what only the edges know.
     pub fn picture(&self, status: Status, now: Instant) -> Picture {
         let slots = self.listeners.slots();
@@ -373,12 +214,6 @@ async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-async fn listen(socket: NotifySocket, generation: Generation, owner: Owner) {
-    while let Ok(notify::Said { pid, ready }) = socket.next().await {
-        let _ = owner.send(Notice::Said { generation, pid, ready });
     }
 }
 
