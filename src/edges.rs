@@ -3,6 +3,7 @@
 //! Decides nothing: an edge that wants an `if` about the state of a generation sends an event instead.
 
 pub mod admin;
+mod capture;
 mod child;
 mod errands;
 mod http_server;
@@ -21,7 +22,7 @@ pub mod signals;
 mod task;
 mod tree;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::time::{Instant, SystemTime};
 
@@ -55,6 +56,8 @@ pub struct Edges {
     inbox: VecDeque<Event>,
     children: HashMap<Generation, Child>,
     errands: HashMap<i32, Errand>,
+    /// The processes that answer for zdr when it is gone: they belong to no generation.
+    keepers: HashSet<i32>,
     began: Instant,
 }
 
@@ -89,6 +92,7 @@ impl Edges {
             inbox: VecDeque::new(),
             children: HashMap::new(),
             errands: HashMap::new(),
+            keepers: HashSet::new(),
             began: now,
         })
     }
@@ -134,6 +138,10 @@ impl Edges {
             }
             Notice::Reach { generation, reply } => {
                 let _ = reply.send(self.listeners.reach(generation));
+            }
+            Notice::Calls { generation, done } => {
+                self.answer_calls(generation);
+                let _ = done.send(());
             }
             Notice::Unaim => self.listeners.unaim(),
             Notice::Mend => self.mend(),

@@ -8,6 +8,7 @@
 )]
 
 mod admin;
+mod capture;
 mod drain;
 mod floors;
 mod frugal;

@@ -45,6 +45,8 @@ pub struct Start<'a> {
     pub admin: &'a Path,
     /// Its sockets.
     pub lent: Vec<Lent<'a>>,
+    /// Whether what it binds by itself is taken over.
+    pub capture: bool,
 }
 
 /// Why an instance could not be started.
@@ -71,6 +73,7 @@ impl StartError {
             Self::Spawn { source, .. } => match source.step {
                 Step::Execute if source.source.raw_os_error() == Some(libc::ENOENT) => Some(127),
                 Step::Execute | Step::Directory => Some(126),
+                Step::Capture => Some(1),
                 Step::Clone | Step::Group | Step::Descriptors => None,
             },
         }
@@ -122,6 +125,7 @@ impl Start<'_> {
             directory: self.process.directory.as_ref().map(|directory| c_string(directory.as_os_str())).transpose()?,
             descriptors: self.lent.iter().map(|lent| lent.socket).collect::<Vec<BorrowedFd<'_>>>(),
             listen_pid: !self.lent.is_empty(),
+            capture: self.capture,
         };
         spawn(&program).map_err(|source| StartError::Spawn {
             program: name,
@@ -233,6 +237,7 @@ mod tests {
             notify_socket: Some(Path::new("/n")),
             admin: Path::new("/a"),
             lent,
+            capture: false,
         };
         for (given, filled) in [
             ("--fd={fd}", "--fd=3"),

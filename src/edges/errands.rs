@@ -30,8 +30,15 @@ impl Edges {
         let process = Process { environment, ..self.config.process.clone() };
         let admin = self.admin.address().path().to_owned();
         let lent = Vec::new();
-        let start =
-            Start { generation, command: &command, process: &process, notify_socket: None, admin: &admin, lent };
+        let start = Start {
+            generation,
+            command: &command,
+            process: &process,
+            notify_socket: None,
+            admin: &admin,
+            lent,
+            capture: false,
+        };
         match start.spawn() {
             Ok(spawned) => {
                 self.errands.insert(spawned.pid, Errand { generation, reply });

@@ -6,8 +6,10 @@ use std::ffi::OsString;
 
 use tracing::{error, warn};
 
+use super::capture::Watch;
 use super::child::Start;
 use super::kernel::allocator::give_back;
+use super::kernel::keeper::Keeper;
 use super::kernel::pidfd::PidFd;
 use super::notice::{Notice, Owner};
 use super::notify::{self, NotifySocket};
@@ -15,7 +17,7 @@ use super::probe::Probe;
 use super::quiesce::{MARKER, Quiesce, marker};
 use super::task::Task;
 use super::{Edges, failed, processes, reaper, tree};
-use crate::config::Ready;
+use crate::config::{Capture, Ready};
 use crate::runtime_directory::beside;
 use crate::supervisor::{Event, Generation, Place};
 
@@ -31,6 +33,7 @@ pub(super) struct Child {
     pub(super) probe: Option<Task>,
     pub(super) quiesce: Option<Task>,
     pub(super) notify: Option<Task>,
+    pub(super) capture: Option<Watch>,
 }
 
 impl Edges {
@@ -48,13 +51,34 @@ impl Edges {
             Ok(lent) => lent,
             Err(error) => return fail(error.to_string(), None),
         };
+        let captures = self.config.capture != Capture::Nothing;
+        // Before the instance, so that it is there when that begins to make calls.
+        let keeper = match captures.then(Keeper::start).transpose() {
+            Ok(keeper) => keeper,
+            Err(error) => return fail(format!("cannot start what answers for zdr when it is gone: {error}"), None),
+        };
         let process = &self.config.process;
-        let start = Start { generation, command, process, notify_socket: Some(&notify_path), admin: &admin, lent };
+        let start = Start {
+            generation,
+            command,
+            process,
+            notify_socket: Some(&notify_path),
+            admin: &admin,
+            lent,
+            capture: captures,
+        };
         let started = start.spawn();
         failed("watch the names of Unix sockets", self.names.add(self.listeners.files()));
         match started {
             Ok(spawned) => {
                 let listen = Task::start(listen(notify, generation, self.owner.clone()));
+                self.keepers.extend(keeper.as_ref().map(Keeper::pid));
+                let watch = spawned.notifier.zip(keeper);
+                let watch = watch.map(|(at, keeper)| Watch::start(at, keeper, generation, self.owner.clone()));
+                let capture = watch.transpose().unwrap_or_else(|error| {
+                    error!(%generation, %error, "cannot watch its system calls");
+                    None
+                });
                 let child = Child {
                     pid: spawned.pid,
                     pidfd: spawned.pidfd,
@@ -63,6 +87,7 @@ impl Edges {
                     probe: None,
                     quiesce: None,
                     notify: Some(listen),
+                    capture,
                 };
                 self.children.insert(generation, child);
                 Event::Spawned { generation, pid: spawned.pid }
@@ -110,6 +135,7 @@ impl Edges {
     pub(super) fn tree(&self, generation: Generation, child: &Child) -> Vec<i32> {
         let mut known: Vec<i32> = self.roots().into_iter().map(|(_, root)| root).collect();
         known.extend(self.errands.keys());
+        known.extend(&self.keepers);
         let mut tree = if child.alive { processes::tree(child.pid) } else { Vec::new() };
         tree.extend(processes::orphans(&known, &marker(generation)));
         // One that has emptied its environment is ended with the only generation that can have started it.
@@ -143,6 +169,9 @@ impl Edges {
     pub(super) fn reap(&mut self) {
         self.mend();
         for (pid, exit) in reaper::reap() {
+            if self.keepers.remove(&pid) {
+                continue;
+            }
             if let Some(errand) = self.errands.remove(&pid) {
                 let _ = errand.reply.send(Ok(exit));
             } else if let Some((generation, child)) = self.children.iter_mut().find(|(_, child)| child.pid == pid) {

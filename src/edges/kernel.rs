@@ -5,9 +5,11 @@
 
 pub mod allocator;
 pub mod clone;
+pub mod keeper;
 pub mod membarrier;
 pub mod pidfd;
 pub mod readable;
 pub mod reuseport;
+pub mod seccomp;
 pub mod sock_diag;
 pub mod sockopt;

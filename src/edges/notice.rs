@@ -37,6 +37,13 @@ pub enum Notice {
         /// Where that goes.
         reply: oneshot::Sender<Reach>,
     },
+    /// System calls of this generation wait for an answer.
+    Calls {
+        /// Which.
+        generation: Generation,
+        /// Dropped when all of them were answered.
+        done: oneshot::Sender<()>,
+    },
     /// A server has shut a socket of ours down.
     Mend,
     /// The probe is over; the next one aims anew.

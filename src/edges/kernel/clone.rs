@@ -12,10 +12,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::pipe2;
 
 use self::child::Prepared;
 use super::pidfd::PidFd;
+use super::seccomp::{Filter, Notifier};
 
 /// A program to be started.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Program<'a> {
     pub descriptors: Vec<BorrowedFd<'a>>,
     /// Adds LISTEN_PID with its own process id, which only it can know (sd_listen_fds(3)).
     pub listen_pid: bool,
+    /// Notifies us of the calls by which it and its processes make listeners.
+    pub capture: bool,
 }
 
 /// A program that was executed.
@@ -41,6 +45,8 @@ pub struct Spawned {
     pub pid: i32,
     /// The process itself.
     pub pidfd: PidFd,
+    /// Where its calls are notified, if that was asked for.
+    pub notifier: Option<Notifier>,
 }
 
 /// What could not be done on the way.
@@ -53,6 +59,8 @@ pub enum Step {
     Group,
     /// Placing its descriptors.
     Descriptors,
+    /// Having its calls notified.
+    Capture,
     /// Entering its working directory.
     Directory,
     /// Executing the file.
@@ -61,7 +69,7 @@ pub enum Step {
 
 impl Step {
     /// Those of the child, which tells them as numbers.
-    const OF_THE_CHILD: [Self; 4] = [Self::Group, Self::Descriptors, Self::Directory, Self::Execute];
+    const OF_THE_CHILD: [Self; 5] = [Self::Group, Self::Descriptors, Self::Capture, Self::Directory, Self::Execute];
 }
 
 /// Why a program was not executed.
@@ -79,6 +87,7 @@ impl fmt::Display for SpawnError {
             Step::Clone => "cannot make a process",
             Step::Group => "cannot make a process group",
             Step::Descriptors => "cannot place its sockets",
+            Step::Capture => return f.write_str(&no_capture(&self.source)),
             Step::Directory => "cannot enter its working directory",
             Step::Execute => "cannot execute it",
         };
@@ -90,6 +99,19 @@ impl fmt::Display for SpawnError {
         };
         write!(f, "{step}: {why}")
     }
+}
+
+fn no_capture(source: &io::Error) -> String {
+    let why = match source.raw_os_error() {
+        Some(libc::EBUSY) => "another program watches its system calls already".to_owned(),
+        Some(libc::ENOSYS | libc::EINVAL) => "this kernel has no seccomp notifications".to_owned(),
+        Some(libc::EACCES | libc::EPERM) => "this system does not allow it".to_owned(),
+        _ => source.to_string(),
+    };
+    format!(
+        "cannot take over the sockets that it binds by itself: {why}; \
+         say where to listen with --listen, and `--capture never`"
+    )
 }
 
 impl std::error::Error for SpawnError {
@@ -106,7 +128,9 @@ pub fn spawn(program: &Program<'_>) -> Result<Spawned, SpawnError> {
     let lent =
         program.descriptors.iter().map(|fd| copy(*fd, first_free)).collect::<io::Result<Vec<_>>>().map_err(prepare)?;
     let (report, told) = report_pipe(first_free).map_err(prepare)?;
-    let mut prepared = Prepared::new(program, &lent, told.as_raw_fd());
+    let handover = program.capture.then(|| handover(first_free)).transpose().map_err(prepare)?;
+    let hand = handover.as_ref().map(|(_, theirs)| theirs.as_raw_fd());
+    let mut prepared = Prepared::new(program, &lent, told.as_raw_fd(), hand);
 
     let mut pidfd: RawFd = -1;
     let flags = libc::c_long::from(libc::CLONE_PIDFD | libc::SIGCHLD);
@@ -126,7 +150,12 @@ pub fn spawn(program: &Program<'_>) -> Result<Spawned, SpawnError> {
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     drop(told);
     match read_report(report) {
-        None => Ok(Spawned { pid, pidfd: PidFd::from_owned(pidfd) }),
+        None => {
+            // It was sent before the program was executed, so it is there.
+            let notifier = handover.map(|(ours, _)| Filter::sent(ours.as_fd()).and_then(Notifier::new)).transpose();
+            let notifier = notifier.map_err(|source| SpawnError { step: Step::Capture, source })?;
+            Ok(Spawned { pid, pidfd: PidFd::from_owned(pidfd), notifier })
+        }
         Some(error) => {
             // It has told us and ends now; nobody else knows of it, so it is waited for here.
             let id = nix::sys::wait::Id::PIDFd(pidfd.as_fd());
@@ -146,6 +175,12 @@ fn copy(fd: BorrowedFd<'_>, at_least: RawFd) -> io::Result<OwnedFd> {
 fn report_pipe(at_least: RawFd) -> io::Result<(OwnedFd, OwnedFd)> {
     let (report, told) = pipe2(OFlag::O_CLOEXEC)?;
     Ok((report, copy(told.as_fd(), at_least)?))
+}
+
+/// The way that a descriptor takes from the child to us: our end and the child's.
+fn handover(at_least: RawFd) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+    Ok((ours, copy(theirs.as_fd(), at_least)?))
 }
 
 /// The pipe closes at exec; what comes before that is a step and an error number.

@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use super::super::seccomp::Filter;
 use super::{Program, Step};
 
 /// Everything the child needs, laid out before it exists.
@@ -19,13 +20,15 @@ pub(super) struct Prepared<'a> {
     told: RawFd,
     /// `LISTEN_PID=` and room for a number; the environment points here.
     listen_pid: Option<Box<[u8; 24]>>,
+    /// The filter, and the socket on which its descriptor goes to our parent.
+    capture: Option<(Filter, RawFd)>,
     _program: &'a Program<'a>,
 }
 
 const LISTEN_PID: &[u8] = b"LISTEN_PID=";
 
 impl<'a> Prepared<'a> {
-    pub(super) fn new(program: &'a Program<'a>, lent: &[OwnedFd], told: RawFd) -> Self {
+    pub(super) fn new(program: &'a Program<'a>, lent: &[OwnedFd], told: RawFd, handover: Option<RawFd>) -> Self {
         let pointers = |strings: &[CString]| strings.iter().map(|string| string.as_ptr()).collect::<Vec<_>>();
         let terminated = |strings: &[CString]| [pointers(strings), vec![ptr::null()]].concat();
         let mut listen_pid = program.listen_pid.then(|| Box::new([0; 24]));
@@ -43,6 +46,7 @@ impl<'a> Prepared<'a> {
             lent: lent.iter().map(AsRawFd::as_raw_fd).collect(),
             told,
             listen_pid,
+            capture: handover.map(|handover| (Filter::new(), handover)),
             _program: program,
         }
     }
@@ -92,6 +96,12 @@ impl<'a> Prepared<'a> {
             }
             if libc::syscall(libc::SYS_close_range, number, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) < 0 {
                 return Step::Descriptors;
+            }
+            if let Some((filter, handover)) = &mut self.capture
+                && let Err(errno) = filter.enter(*handover)
+            {
+                *libc::__errno_location() = errno;
+                return Step::Capture;
             }
             if !self.directory.is_null() && libc::syscall(libc::SYS_chdir, self.directory) < 0 {
                 return Step::Directory;
