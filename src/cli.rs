@@ -15,7 +15,7 @@ use clap_complete::Shell;
 
 pub use settings::Surroundings;
 
-use crate::config::{self, Ready, Statuses};
+use crate::config::{self, EnvironmentFile, Limit, Ready, Statuses};
 use crate::rehearse::sample::{Bad, Sample};
 
 /// Replace any server without one lost request.
@@ -129,6 +129,25 @@ pub struct RunOptions {
     /// A variable for the environment; may be given more than once.
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::variable, help_heading = "Process")]
     env: Vec<(OsString, OsString)>,
+    /// A file of KEY=VALUE lines for the environment, read afresh at every start; may be given more than once. -e wins.
+    /// With `-` before the path it may be missing.
+    #[arg(long, value_name = "PATH", value_parser = EnvironmentFile::parse, allow_hyphen_values = true, help_heading = "Process")]
+    env_file: Vec<EnvironmentFile>,
+    /// The user that the server runs as; zdr makes its sockets before, by its own rights.
+    #[arg(long, value_name = "NAME|UID", help_heading = "Process")]
+    user: Option<String>,
+    /// Its primary group; without it, the user's.
+    #[arg(long, value_name = "NAME|GID", help_heading = "Process")]
+    group: Option<String>,
+    /// Which permissions its new files never have, in octal: 0027.
+    #[arg(long, value_name = "MASK", value_parser = config::umask, help_heading = "Process")]
+    umask: Option<u32>,
+    /// A resource limit as in setrlimit(2), such as nofile=65536 or core=0:infinity; may be given more than once.
+    #[arg(long, value_name = "NAME=N[:HARD]", value_parser = Limit::parse, help_heading = "Process")]
+    limit: Vec<Limit>,
+    /// No set-uid program gives the server new rights.
+    #[arg(long, help_heading = "Process")]
+    no_new_privs: bool,
 
     /// Answer health questions on this TCP address; may be given more than once.
     #[arg(long, value_name = "ADDRESS", help_heading = "Health and admin")]

@@ -33,6 +33,7 @@ pub fn run(args: RunArgs) -> Outcome {
     log::to_stderr(&options);
     supervise(config).map_err(|error| match error {
         RunError::Admin(_) | RunError::Listen(ListenError::Inherited { .. }) => (WRONG_USE, error.to_string()),
+        RunError::Identity(_) | RunError::Limit(_) | RunError::EnvironmentFile(_) => (WRONG_USE, error.to_string()),
         RunError::Listen(_) | RunError::System(_) => (FAILED, error.to_string()),
     })
 }

@@ -2,12 +2,15 @@
 //!
 //! Knows no command line and no file system; `cli.rs` converts into it.
 
+mod process;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::process::{EnvironmentFile, INFINITY, Limit, Process, Resource, environment_text, umask};
 use crate::address::{Address, Listener};
 use crate::supervisor::Policy;
 use crate::url::Url;
@@ -51,15 +54,6 @@ pub enum Capture {
     Own,
     /// The addresses that zdr listens on as well, and ports below 1024 for a command that may not bind them.
     Everything,
-}
-
-/// How each generation is started.
-#[derive(Clone, Debug, Default)]
-pub struct Process {
-    /// Working directory, resolved afresh at every start.
-    pub directory: Option<PathBuf>,
-    /// Added to the environment; later entries win.
-    pub environment: Vec<(OsString, OsString)>,
 }
 
 /// How a generation proves itself.

@@ -4,11 +4,15 @@
 
 pub mod admin;
 mod capture;
+mod cgroup;
 mod child;
+pub mod environment_files;
 mod errands;
 mod http_server;
+pub mod identity;
 mod instances;
 pub mod kernel;
+pub mod limits;
 pub mod listeners;
 mod names;
 pub mod notice;
@@ -24,23 +28,29 @@ mod tree;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use self::admin::Admin;
+use self::cgroup::ControlGroups;
 use self::errands::Errand;
+use self::identity::Identity;
 use self::instances::Child;
 use self::listeners::Listeners;
 use self::names::Names;
 use self::notice::{Notice, Owner, Picture, Question};
+use self::notify::NotifyPlace;
 use self::quiesce::Quiesce;
 use self::service_manager::ServiceManager;
 use self::signals::{Asked, Signals};
 use crate::config::Config;
 use crate::supervisor::{Action, Event, Generation, News, Status, Until};
+
+/// The exit code of wrong use, for what was right when zdr began and is not any more.
+const WRONG_USE: i32 = 2;
 
 /// Everything zdr can sense and do.
 #[derive(Debug)]
@@ -58,6 +68,9 @@ pub struct Edges {
     errands: HashMap<i32, Errand>,
     /// The processes that answer for zdr when it is gone: they belong to no generation.
     keepers: HashSet<i32>,
+    identity: Option<Identity>,
+    notify: NotifyPlace,
+    control_groups: ControlGroups,
     began: Instant,
 }
 
@@ -74,12 +87,17 @@ impl Edges {
     /// Puts together what was opened; `now` is when zdr began.
     pub fn new(
         config: Config,
+        identity: Option<Identity>,
         listeners: Listeners,
         admin: Admin,
         channel: (Owner, mpsc::UnboundedReceiver<Notice>),
         now: Instant,
     ) -> io::Result<Self> {
         let (owner, notices) = channel;
+        let notify = match identity.as_ref().and_then(|identity| identity.ids.as_ref()) {
+            Some(ids) => NotifyPlace::for_sender(ids.uid, ids.gid, admin.address().path())?,
+            None => NotifyPlace::beside(admin.address().path()),
+        };
         Ok(Self {
             config,
             listeners,
@@ -93,6 +111,9 @@ impl Edges {
             children: HashMap::new(),
             errands: HashMap::new(),
             keepers: HashSet::new(),
+            identity,
+            notify,
+            control_groups: ControlGroups::find(),
             began: now,
         })
     }
@@ -205,16 +226,24 @@ impl Edges {
             status,
             listeners: self.listeners.all().map(|listener| (listener.clone(), slots)).collect(),
             roots: self.roots(),
+            control_groups: self.groups(),
             uptime_secs: (now.duration_since(self.began).as_secs_f64() * 1e3).round() / 1e3,
         }
     }
 
-    /// Lets the last answers go out.
-    pub async fn goodbye(self) {
+    /// Lets the last answers go out, and the last control group be left by whoever was killed in it.
+    pub async fn goodbye(mut self) {
         const TURNS: u32 = 64;
+        const LONGEST: Duration = Duration::from_secs(2);
         for _ in 0..TURNS {
             tokio::task::yield_now().await;
         }
+        let _ = timeout(LONGEST, async {
+            while !self.control_groups.sweep() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
     }
 }
 

@@ -12,7 +12,10 @@ use tracing::{debug, info};
 
 use crate::config::Config;
 use crate::edges::admin::{Admin, AdminAddress, AdminError, HealthAddress, HealthPaths};
+use crate::edges::environment_files::{self, EnvironmentFileError};
+use crate::edges::identity::{Identity, IdentityError};
 use crate::edges::kernel::allocator::keep_little;
+use crate::edges::limits::{self, LimitError};
 use crate::edges::listeners::{Inherited, ListenError, Listeners};
 use crate::edges::{Edges, Noticed, reaper, signals};
 use crate::runtime_directory::{admin_socket, directory};
@@ -23,6 +26,12 @@ use crate::supervisor::{Action, Event, Supervisor};
 pub enum RunError {
     /// The name, the admin socket or a health address cannot be had.
     Admin(AdminError),
+    /// The user or group of the server cannot be had.
+    Identity(IdentityError),
+    /// A resource limit cannot be had.
+    Limit(LimitError),
+    /// A file with variables cannot be read.
+    EnvironmentFile(EnvironmentFileError),
     /// A listener cannot be had.
     Listen(ListenError),
     /// The system refused something that it never should.
@@ -33,6 +42,9 @@ impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Admin(error) => error.fmt(f),
+            Self::Identity(error) => error.fmt(f),
+            Self::Limit(error) => error.fmt(f),
+            Self::EnvironmentFile(error) => error.fmt(f),
             Self::Listen(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system refused: {error}"),
         }
@@ -44,6 +56,24 @@ impl std::error::Error for RunError {}
 impl From<AdminError> for RunError {
     fn from(error: AdminError) -> Self {
         Self::Admin(error)
+    }
+}
+
+impl From<IdentityError> for RunError {
+    fn from(error: IdentityError) -> Self {
+        Self::Identity(error)
+    }
+}
+
+impl From<LimitError> for RunError {
+    fn from(error: LimitError) -> Self {
+        Self::Limit(error)
+    }
+}
+
+impl From<EnvironmentFileError> for RunError {
+    fn from(error: EnvironmentFileError) -> Self {
+        Self::EnvironmentFile(error)
     }
 }
 
@@ -62,6 +92,10 @@ impl From<io::Error> for RunError {
 /// Runs a supervisor to its end and answers with its exit code.
 pub fn run(config: Config) -> Result<u8, RunError> {
     keep_little();
+    let asked = &config.process;
+    let identity = Identity::look_up(asked.user.as_deref(), asked.group.as_deref())?;
+    limits::check(&asked.limits)?;
+    environment_files::read(&asked.environment_files)?;
     signals::block()?;
     reaper::adopt_orphans()?;
     let path = config.admin.clone().unwrap_or_else(|| {
@@ -80,13 +114,14 @@ pub fn run(config: Config) -> Result<u8, RunError> {
         .thread_keep_alive(std::time::Duration::from_secs(1))
         .thread_stack_size(256 * 1024)
         .build()?;
-    let code = runtime.block_on(serve(config, admin, health, listeners));
+    let code = runtime.block_on(serve(config, identity, admin, health, listeners));
     runtime.shutdown_background();
     code
 }
 
 async fn serve(
     config: Config,
+    identity: Option<Identity>,
     address: AdminAddress,
     health: Vec<HealthAddress>,
     listeners: Listeners,
@@ -100,7 +135,7 @@ async fn serve(
     let channel = mpsc::unbounded_channel();
     let admin = Admin::start(address, health, HealthPaths(config.health_paths.clone()), &channel.0)?;
     let mut supervisor = Supervisor::new(config.policy.clone(), config.command.clone());
-    let mut edges = Edges::new(config, listeners, admin, channel, now())?;
+    let mut edges = Edges::new(config, identity, listeners, admin, channel, now())?;
     let mut event = Event::Boot;
     loop {
         debug!(?event);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{CaptureMode, RunArgs};
 use crate::address::{Address, Listener};
-use crate::config::{self, Capture, Config, Drain, Process, Readiness, Ready};
+use crate::config::{self, Capture, Config, Drain, EnvironmentFile, Process, Readiness, Ready};
 use crate::runtime_directory::name_for;
 use crate::supervisor::Policy;
 
@@ -41,6 +41,17 @@ impl RunArgs {
         let health = options.health.iter().map(|given| health_address(given)).collect::<Result<_, _>>()?;
         let directory = options.chdir.unwrap_or_default();
         let directory = Some(surroundings.directory.join(directory));
+        let here = |file: EnvironmentFile| EnvironmentFile { path: surroundings.directory.join(file.path), ..file };
+        let process = Process {
+            directory,
+            environment: options.env,
+            environment_files: options.env_file.into_iter().map(here).collect(),
+            user: options.user,
+            group: options.group,
+            umask: options.umask,
+            limits: options.limit,
+            no_new_privileges: options.no_new_privs,
+        };
         let ready = options.ready.unwrap_or(Ready::Default);
         let has_stream = listeners.iter().any(|listener| listener.address.is_stream());
         let may_have = has_stream || inherit || capture != Capture::Nothing;
@@ -57,7 +68,7 @@ impl RunArgs {
             listeners,
             inherit,
             capture,
-            process: Process { directory, environment: options.env },
+            process,
             readiness: Readiness {
                 ready,
                 interval: options.ready_interval,

@@ -8,7 +8,9 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use super::identity::Identity;
 use super::kernel::clone::{Program, SpawnError, Spawned, Step, candidates, spawn};
+use super::limits;
 use super::listeners::Lent;
 use crate::address::Address;
 use crate::config::Process;
@@ -39,6 +41,12 @@ pub struct Start<'a> {
     pub command: &'a [OsString],
     /// Directory and environment.
     pub process: &'a Process,
+    /// Variables that were read from files for this generation.
+    pub from_files: &'a [(String, String)],
+    /// Who it runs as, if it was asked for.
+    pub identity: Option<&'a Identity>,
+    /// The control group that it is put into, if there is one.
+    pub control_group: Option<BorrowedFd<'a>>,
     /// Where it sends READY=1, if it is to.
     pub notify_socket: Option<&'a Path>,
     /// Where its zdr can be asked.
@@ -60,6 +68,8 @@ pub enum StartError {
         program: OsString,
         /// The directory it was to run in.
         directory: Option<OsString>,
+        /// It was to run as somebody else than zdr.
+        as_another: bool,
         /// The step and the reason.
         source: SpawnError,
     },
@@ -72,8 +82,10 @@ impl StartError {
             Self::ZeroByte(_) => Some(126),
             Self::Spawn { source, .. } => match source.step {
                 Step::Execute if source.source.raw_os_error() == Some(libc::ENOENT) => Some(127),
-                Step::Execute | Step::Directory => Some(126),
                 Step::Capture => Some(1),
+                Step::Execute | Step::Directory | Step::Limits | Step::Groups | Step::User | Step::Privileges => {
+                    Some(126)
+                }
                 Step::Clone | Step::Group | Step::Descriptors => None,
             },
         }
@@ -84,8 +96,11 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ZeroByte(text) => write!(f, "`{}` has a zero byte", text.to_string_lossy()),
-            Self::Spawn { directory: Some(directory), source, .. } if source.step == Step::Directory => {
-                write!(f, "`{}`: {source}", directory.to_string_lossy())
+            Self::Spawn { directory: Some(directory), as_another, source, .. } if source.step == Step::Directory => {
+                write!(f, "`{}`: {source}", directory.to_string_lossy())?;
+                let way_out = "; choose one with --chdir that the user of --user may enter";
+                let shut = *as_another && source.source.raw_os_error() == Some(libc::EACCES);
+                f.write_str(if shut { way_out } else { "" })
             }
             Self::Spawn { program, source, .. } => {
                 write!(f, "`{}`: {source}", program.to_string_lossy())
@@ -118,11 +133,17 @@ impl Start<'_> {
             pair.push(value);
             pair
         });
+        let ids = self.identity.and_then(|identity| identity.ids.as_ref());
         let program = Program {
             candidates: candidates(&name, &path),
             arguments: arguments.iter().map(|argument| c_string(argument)).collect::<Result<_, _>>()?,
             environment: pairs.map(|pair| c_string(&pair)).collect::<Result<_, _>>()?,
             directory: self.process.directory.as_ref().map(|directory| c_string(directory.as_os_str())).transpose()?,
+            control_group: self.control_group,
+            limits: self.process.limits.iter().map(|limit| (limits::number(limit.resource), *limit)).collect(),
+            umask: self.process.umask,
+            ids,
+            no_new_privileges: self.process.no_new_privileges,
             descriptors: self.lent.iter().map(|lent| lent.socket).collect::<Vec<BorrowedFd<'_>>>(),
             listen_pid: !self.lent.is_empty(),
             capture: self.capture,
@@ -130,18 +151,28 @@ impl Start<'_> {
         spawn(&program).map_err(|source| StartError::Spawn {
             program: name,
             directory: self.process.directory.as_ref().map(|directory| directory.clone().into_os_string()),
+            as_another: ids.is_some(),
             source,
         })
     }
 
-    /// Ours, less what was meant for us, with the user's, with the sockets in every dialect (LISTEN_PID comes last).
+    /// Ours, less what was meant for us, with what a login would set, what the files say, what the options say, and with
+    /// the sockets in every dialect (LISTEN_PID comes last).
     fn environment(&self, ours: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
+        let of_login = self.identity.map_or(&[][..], |identity| &identity.variables);
+        let not_passed_on = NOT_PASSED_ON.iter().chain(of_login.iter().map(|(name, _)| name));
         let mut environment: Vec<(OsString, OsString)> =
-            ours.filter(|(key, _)| !NOT_PASSED_ON.iter().any(|name| key == name)).collect();
+            ours.filter(|(key, _)| !not_passed_on.clone().any(|name| key == name)).collect();
         let mut set = |key: OsString, value: OsString| {
             environment.retain(|(other, _)| *other != key);
             environment.push((key, value));
         };
+        for (key, value) in of_login.iter().filter_map(|(key, value)| Some((key, value.clone()?))) {
+            set(key.into(), value);
+        }
+        for (key, value) in self.from_files {
+            set(key.into(), value.into());
+        }
         for (key, value) in &self.process.environment {
             set(key.clone(), self.fill_in(value));
         }
@@ -230,10 +261,17 @@ mod tests {
             [Listener::parse("web=127.0.0.1:80", "").unwrap(), Listener::parse("api=[::1]:81", "").unwrap()];
         let file = std::fs::File::open("/dev/null").unwrap();
         let lent = listeners.iter().map(|listener| Lent { listener, socket: file.as_fd() }).collect();
+        let identity = Identity {
+            ids: None,
+            variables: vec![("HOME", Some("/login".into())), ("SHELL", None), ("USER", Some("u".into()))],
+        };
         let start = Start {
             generation: Generation(7),
             command: &[],
-            process: &Process::default(),
+            process: &Process { environment: vec![("B".into(), "option".into())], ..Process::default() },
+            from_files: &[("A", "file"), ("B", "file"), ("HOME", "/file")].map(|(k, v)| (k.to_owned(), v.to_owned())),
+            identity: Some(&identity),
+            control_group: None,
             notify_socket: Some(Path::new("/n")),
             admin: Path::new("/a"),
             lent,
@@ -252,13 +290,17 @@ mod tests {
         }
         assert_eq!(start.server_starter_port(), "127.0.0.1:80=3;[::1]:81=4");
         let parent =
-            [("NOTIFY_SOCKET", "/systemd"), ("LISTEN_PID", "1"), ("HOME", "/h")].map(|(k, v)| (k.into(), v.into()));
+            [("NOTIFY_SOCKET", "/systemd"), ("LISTEN_PID", "1"), ("HOME", "/h"), ("SHELL", "/s"), ("PATH", "/p")];
+        let parent = parent.map(|(k, v)| (k.into(), v.into()));
         let environment = start.environment(parent.into_iter());
         let value =
             |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_str().unwrap());
         assert_eq!(value("LISTEN_FDNAMES"), Some("web:api"));
         assert_eq!(value("NOTIFY_SOCKET"), Some("/n"));
         assert_eq!(value("LISTEN_PID"), None);
-        assert_eq!(value("HOME"), Some("/h"));
+        assert_eq!(value("PATH"), Some("/p"));
+        // A login's, then the files', then the options'.
+        assert_eq!((value("USER"), value("SHELL"), value("HOME")), (Some("u"), None, Some("/file")));
+        assert_eq!((value("A"), value("B")), (Some("file"), Some("option")));
     }
 }

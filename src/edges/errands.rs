@@ -1,9 +1,11 @@
-//! Shell commands that probes ask for: started like an instance but without its sockets, and ended with all they started.
+//! Shell commands that probes ask for: started like an instance but without its sockets, as the same user,
+//! with the same variables and in the same control group, and ended with all they started.
 
 use std::ffi::OsString;
 
 use tokio::sync::oneshot;
 
+use super::cgroup::ControlGroup;
 use super::child::Start;
 use super::{Edges, processes, tree};
 use crate::config::Process;
@@ -24,7 +26,8 @@ impl Edges {
         reply: oneshot::Sender<Result<Exit, String>>,
     ) {
         let command = ["/bin/sh", "-c", command].map(OsString::from);
-        let root = self.children.get(&generation).map(|child| child.pid.to_string()).unwrap_or_default();
+        let child = self.children.get(&generation);
+        let root = child.map(|child| child.pid.to_string()).unwrap_or_default();
         let mut environment = self.config.process.environment.clone();
         environment.push(("ZDR_PID".into(), root.into()));
         let process = Process { environment, ..self.config.process.clone() };
@@ -34,6 +37,9 @@ impl Edges {
             generation,
             command: &command,
             process: &process,
+            from_files: child.map_or(&[], |child| &child.from_files),
+            identity: self.identity.as_ref(),
+            control_group: child.and_then(|child| child.control_group.as_ref()).map(ControlGroup::entry),
             notify_socket: None,
             admin: &admin,
             lent,

@@ -2,11 +2,13 @@
 //!
 //! Decides nothing: what follows from all of it is told as events.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 
 use tracing::{error, warn};
 
 use super::capture::Watch;
+use super::cgroup::ControlGroup;
 use super::child::Start;
 use super::kernel::allocator::give_back;
 use super::kernel::keeper::Keeper;
@@ -16,9 +18,8 @@ use super::notify::{self, NotifySocket};
 use super::probe::Probe;
 use super::quiesce::{MARKER, Quiesce, marker};
 use super::task::Task;
-use super::{Edges, failed, processes, reaper, tree};
+use super::{Edges, WRONG_USE, environment_files, failed, processes, reaper, tree};
 use crate::config::{Capture, Ready};
-use crate::runtime_directory::beside;
 use crate::supervisor::{Event, Generation, Place};
 
 /// The instance of a generation, and the tasks that are about it.
@@ -34,14 +35,22 @@ pub(super) struct Child {
     pub(super) quiesce: Option<Task>,
     pub(super) notify: Option<Task>,
     pub(super) capture: Option<Watch>,
+    /// Variables that were read from files when it was started.
+    pub(super) from_files: Vec<(String, String)>,
+    /// Where all its processes are; None where there are no groups.
+    pub(super) control_group: Option<ControlGroup>,
 }
 
 impl Edges {
     pub(super) fn spawn(&mut self, generation: Generation, command: &[OsString], place: Place) -> Event {
         let fail = |why: String, code| Event::SpawnFailed { generation, why, code };
         let admin = self.admin.address().path().to_owned();
-        let notify_path = beside(&admin, &generation.to_string());
-        let notify = match NotifySocket::bind(&notify_path) {
+        let from_files = match environment_files::read(&self.config.process.environment_files) {
+            Ok(variables) => variables,
+            Err(error) => return fail(error.to_string(), Some(WRONG_USE)),
+        };
+        let notify_path = self.notify.path(generation);
+        let notify = match self.notify.bind(generation) {
             Ok(socket) => socket,
             Err(error) => {
                 return fail(format!("cannot make {}: {error}", notify_path.display()), None);
@@ -57,11 +66,14 @@ impl Edges {
             Ok(keeper) => keeper,
             Err(error) => return fail(format!("cannot start what answers for zdr when it is gone: {error}"), None),
         };
-        let process = &self.config.process;
+        let control_group = self.control_groups.make(generation);
         let start = Start {
             generation,
             command,
-            process,
+            process: &self.config.process,
+            from_files: &from_files,
+            identity: self.identity.as_ref(),
+            control_group: control_group.as_ref().map(ControlGroup::entry),
             notify_socket: Some(&notify_path),
             admin: &admin,
             lent,
@@ -87,12 +99,18 @@ impl Edges {
                     probe: None,
                     quiesce: None,
                     notify: Some(listen),
+                    from_files,
+                    control_group,
                     capture,
                 };
                 self.children.insert(generation, child);
                 Event::Spawned { generation, pid: spawned.pid }
             }
-            Err(error) => fail(error.to_string(), error.code()),
+            Err(error) => {
+                let failed = fail(error.to_string(), error.code());
+                control_group.into_iter().for_each(|group| self.control_groups.leave(group));
+                failed
+            }
         }
     }
 
@@ -118,7 +136,8 @@ impl Edges {
         };
         let Some(child) = self.children.get_mut(&generation) else { return };
         let idle = self.config.drain.idle;
-        let quiesce = Quiesce { generation, root: child.pid, roots, sockets, idle, owner: self.owner.clone() };
+        let (root, control_group) = (child.pid, child.control_group.clone());
+        let quiesce = Quiesce { generation, root, roots, control_group, sockets, idle, owner: self.owner.clone() };
         child.quiesce = Some(Task::start(task(quiesce)));
     }
 
@@ -128,6 +147,7 @@ impl Edges {
             (child.probe, child.quiesce) = (None, None);
         }
         if let Some(child) = self.children.get(&generation) {
+            child.control_group.iter().for_each(ControlGroup::kill);
             tree::kill(|| self.tree(generation, child));
         }
     }
@@ -146,16 +166,24 @@ impl Edges {
         let unmarked = processes::unmarked_orphans(&known, MARKER);
         let own = unmarked.into_iter().filter(|(_, started)| child.started <= *started && !may_be_others(*started));
         tree.extend(own.flat_map(|(pid, _)| processes::tree(pid)));
+        tree.extend(child.control_group.iter().flat_map(ControlGroup::processes));
         tree
     }
 
     pub(super) fn release(&mut self, generation: Generation) {
-        self.children.remove(&generation);
+        let child = self.children.remove(&generation);
+        child.and_then(|child| child.control_group).into_iter().for_each(|group| self.control_groups.leave(group));
         let dropped = self.listeners.release(generation);
         if dropped > 0 {
             warn!(%generation, dropped, "connections that nobody was left to answer were closed");
         }
         give_back();
+    }
+
+    pub(super) fn groups(&self) -> HashMap<Generation, ControlGroup> {
+        let with_group =
+            self.children.iter().filter_map(|(generation, child)| Some((generation, child.control_group.as_ref()?)));
+        with_group.map(|(generation, group)| (*generation, group.clone())).collect()
     }
 
     pub(super) fn roots(&self) -> Vec<(Generation, i32)> {
@@ -168,6 +196,7 @@ impl Edges {
 
     pub(super) fn reap(&mut self) {
         self.mend();
+        self.control_groups.sweep();
         for (pid, exit) in reaper::reap() {
             if self.keepers.remove(&pid) {
                 continue;

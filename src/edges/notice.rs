@@ -1,9 +1,11 @@
 //! What the tasks of the edges tell their owner, and ask of it.
 
+use std::collections::HashMap;
 use std::io;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::cgroup::ControlGroup;
 use super::listeners::{Aimed, Reach};
 use crate::supervisor::{Event, Exit, Generation, Status, Ticket, Until, Verdict};
 
@@ -128,6 +130,8 @@ pub struct Picture {
     pub listeners: Vec<(crate::address::Listener, usize)>,
     /// Main processes.
     pub roots: Vec<(Generation, i32)>,
+    /// The control groups of those that have one.
+    pub control_groups: HashMap<Generation, ControlGroup>,
     /// How long zdr runs, in seconds.
     pub uptime_secs: f64,
 }

@@ -3,15 +3,19 @@
 //! The kernel adds the sender's process id (SCM_CREDENTIALS, unix(7)), so that a message from a process that does not
 //! belong to the generation counts for nothing.
 
-use std::fs;
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, RecvMsg, UnixCredentials, recvmsg, setsockopt, sockopt};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
+
+use crate::runtime_directory::{beside, notify_folders, notify_name};
+use crate::supervisor::Generation;
 
 /// The longest message that is read; systemd has the same limit.
 const LONGEST: usize = 4096;
@@ -32,9 +36,82 @@ pub struct Said {
     pub ready: bool,
 }
 
+/// Where the notify sockets of a zdr are.
+#[derive(Debug)]
+pub struct NotifyPlace {
+    /// The paths begin with it and end with a dot and the generation.
+    start: PathBuf,
+    /// The user and the group who may send to them, where it is not zdr's own.
+    sender: Option<(u32, u32)>,
+}
+
+impl NotifyPlace {
+    /// Beside the admin socket, in a directory that is ours alone.
+    pub fn beside(admin: &Path) -> Self {
+        Self { start: admin.to_owned(), sender: None }
+    }
+
+    /// Where a user can send to them who must not reach the admin socket: in a folder of ours that everybody can pass
+    /// through, but nobody can list or write to. A path rather than an abstract name, to which everybody could send.
+    pub fn for_sender(uid: u32, gid: u32, admin: &Path) -> io::Result<Self> {
+        let own = nix::unistd::geteuid().as_raw();
+        let mut why = Vec::new();
+        for folder in notify_folders(own) {
+            match passable(&folder, own) {
+                Ok(()) => {
+                    remove_left(&folder, &notify_name(admin));
+                    return Ok(Self { start: folder.join(notify_name(admin)), sender: Some((uid, gid)) });
+                }
+                Err(error) => why.push(format!("{}: {error}", folder.display())),
+            }
+        }
+        Err(io::Error::other(format!("no place for a notify socket that the user can reach: {}", why.join("; "))))
+    }
+
+    /// Where the socket of a generation is.
+    pub fn path(&self, generation: Generation) -> PathBuf {
+        beside(&self.start, &generation.to_string())
+    }
+
+    /// Makes the socket of a generation.
+    pub fn bind(&self, generation: Generation) -> io::Result<NotifySocket> {
+        let path = self.path(generation);
+        let socket = NotifySocket::bind(&path)?;
+        if let Some((uid, gid)) = self.sender {
+            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+            chown(&path, Some(uid), Some(gid))?;
+        }
+        Ok(socket)
+    }
+}
+
+/// Made by us; one that is there must be ours, and nobody else's to change. A link to another place is neither.
+fn passable(folder: &Path, own: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(0o711).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(folder)?;
+    if !found.is_dir() || found.uid() != own || found.mode() & 0o022 != 0 {
+        return Err(io::Error::other("it is there and belongs to somebody else; remove it"));
+    }
+    // The mask of permissions has its say when it is made.
+    fs::set_permissions(folder, Permissions::from_mode(0o711))
+}
+
+/// What a killed zdr of this name left: nobody else has the name, so nobody listens there.
+fn remove_left(folder: &Path, name: &str) {
+    for left in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_left = |file: &str| file.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        if left.file_name().to_str().is_some_and(is_left) {
+            let _ = fs::remove_file(left.path());
+        }
+    }
+}
+
 impl NotifySocket {
     /// Binds the path; what a dead zdr left there is replaced.
-    pub fn bind(path: &Path) -> io::Result<Self> {
+    fn bind(path: &Path) -> io::Result<Self> {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
+use super::cgroup::ControlGroup;
 use super::kernel::membarrier::wait_for_packets_under_way;
 use super::kernel::sock_diag::SockDiag;
 use super::listeners::{Watched, is_shut_down, waiting};
@@ -27,6 +28,8 @@ pub struct Quiesce {
     pub root: i32,
     /// The main processes of all generations.
     pub roots: Vec<i32>,
+    /// Its control group, if it has one.
+    pub control_group: Option<ControlGroup>,
     /// Copies of its sockets.
     pub sockets: Vec<Watched>,
     /// How long to wait until no request is in flight.
@@ -158,8 +161,8 @@ impl Quiesce {
     /// None where the system does not tell.
     async fn count(&self) -> Option<Count> {
         let (generation, root, roots) = (self.generation, self.root, self.roots.clone());
-        let ports = ports(self.sockets.iter().map(|at| &at.listener));
-        spawn_blocking(move || count(generation, root, &roots, &ports)).await.ok()?.ok()
+        let (ports, group) = (ports(self.sockets.iter().map(|at| &at.listener)), self.control_group.clone());
+        spawn_blocking(move || count(generation, root, &roots, group.as_ref(), &ports)).await.ok()?.ok()
     }
 }
 
@@ -173,10 +176,20 @@ pub fn ports<'a>(listeners: impl Iterator<Item = &'a Listener>) -> Vec<u16> {
 }
 
 /// Counts the connections on these ports that the processes of a generation hold.
-pub fn count(generation: Generation, root: i32, roots: &[i32], ports: &[u16]) -> io::Result<Count> {
+pub fn count(
+    generation: Generation,
+    root: i32,
+    roots: &[i32],
+    control_group: Option<&ControlGroup>,
+    ports: &[u16],
+) -> io::Result<Count> {
     let mut diag = SockDiag::open()?;
     let mut processes = tree(root);
     processes.extend(orphans(roots, &marker(generation)));
+    processes.extend(control_group.iter().flat_map(|group| group.processes()));
+    // Most are found in two ways, and each costs a look at its descriptors.
+    processes.sort_unstable();
+    processes.dedup();
     let held = sockets(&processes)?;
     let mut count = Count::default();
     for port in ports {

@@ -123,12 +123,13 @@ fn checks(picture: &Picture) -> BTreeMap<&'static str, Check> {
 
 /// On a thread of its own, because ten thousand connections take milliseconds.
 pub(super) async fn in_flight(picture: &Picture) -> Count {
-    let roots = picture.roots.clone();
+    let (roots, groups) = (picture.roots.clone(), picture.control_groups.clone());
     let ports = ports(picture.listeners.iter().map(|(listener, _)| listener));
     let counting = spawn_blocking(move || {
         let known: Vec<i32> = roots.iter().map(|(_, root)| *root).collect();
-        let counts =
-            roots.iter().map(|(generation, root)| count(*generation, *root, &known, &ports).unwrap_or_default());
+        let counts = roots.iter().map(|(generation, root)| {
+            count(*generation, *root, &known, groups.get(generation), &ports).unwrap_or_default()
+        });
         counts.fold(Count::default(), |all, one| Count {
             open: all.open + one.open,
             busy: all.busy + one.busy,

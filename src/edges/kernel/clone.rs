@@ -12,12 +12,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::resource::Resource;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::pipe2;
 
 use self::child::Prepared;
 use super::pidfd::PidFd;
 use super::seccomp::{Filter, Notifier};
+use crate::config::Limit;
 
 /// A program to be started.
 #[derive(Debug)]
@@ -32,10 +34,31 @@ pub struct Program<'a> {
     pub directory: Option<CString>,
     /// The descriptors it gets, from number 3 on; everything else is closed but 0, 1 and 2.
     pub descriptors: Vec<BorrowedFd<'a>>,
+    /// The control group that it is put into, as its open cgroup.procs; where that cannot be done it stays in ours.
+    pub control_group: Option<BorrowedFd<'a>>,
+    /// Its resource limits, in this order.
+    pub limits: Vec<(Resource, Limit)>,
+    /// Its mask of permissions (umask(2)), or None for ours.
+    pub umask: Option<u32>,
+    /// Who it is, or None for who we are.
+    pub ids: Option<&'a Ids>,
+    /// Nothing that it executes gives it rights (`PR_SET_NO_NEW_PRIVS`).
+    pub no_new_privileges: bool,
     /// Adds LISTEN_PID with its own process id, which only it can know (sd_listen_fds(3)).
     pub listen_pid: bool,
     /// Notifies us of the calls by which it and its processes make listeners.
     pub capture: bool,
+}
+
+/// A user and groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ids {
+    /// The user.
+    pub uid: u32,
+    /// The primary group.
+    pub gid: u32,
+    /// The supplementary groups.
+    pub groups: Vec<u32>,
 }
 
 /// A program that was executed.
@@ -59,17 +82,35 @@ pub enum Step {
     Group,
     /// Placing its descriptors.
     Descriptors,
+    /// Setting a resource limit.
+    Limits,
     /// Having its calls notified.
     Capture,
+    /// Taking its groups.
+    Groups,
+    /// Becoming its user.
+    User,
     /// Entering its working directory.
     Directory,
+    /// Giving up new privileges.
+    Privileges,
     /// Executing the file.
     Execute,
 }
 
 impl Step {
     /// Those of the child, which tells them as numbers.
-    const OF_THE_CHILD: [Self; 5] = [Self::Group, Self::Descriptors, Self::Capture, Self::Directory, Self::Execute];
+    const OF_THE_CHILD: [Self; 9] = [
+        Self::Group,
+        Self::Descriptors,
+        Self::Limits,
+        Self::Capture,
+        Self::Groups,
+        Self::User,
+        Self::Directory,
+        Self::Privileges,
+        Self::Execute,
+    ];
 }
 
 /// Why a program was not executed.
@@ -88,12 +129,20 @@ impl fmt::Display for SpawnError {
             Step::Group => "cannot make a process group",
             Step::Descriptors => "cannot place its sockets",
             Step::Capture => return f.write_str(&no_capture(&self.source)),
+            Step::Limits => "cannot set its resource limits",
+            Step::Groups => "cannot take its groups",
+            Step::User => "cannot become its user",
             Step::Directory => "cannot enter its working directory",
+            Step::Privileges => "cannot give up new privileges",
             Step::Execute => "cannot execute it",
         };
         let why = match self.source.raw_os_error() {
             Some(libc::ENOENT) => "no such file or directory".to_owned(),
             Some(libc::EACCES) => "permission denied".to_owned(),
+            // The system call that makes a user exceed it is execve, not the one that changes to the user (execve(2)).
+            Some(libc::EAGAIN) if self.step == Step::Execute => {
+                "its user has more processes than nproc allows".to_owned()
+            }
             Some(libc::ENOEXEC) => "not executable: exec format error".to_owned(),
             _ => self.source.to_string(),
         };

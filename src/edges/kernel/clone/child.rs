@@ -16,14 +16,23 @@ pub(super) struct Prepared<'a> {
     arguments: Vec<*const libc::c_char>,
     environment: Vec<*const libc::c_char>,
     directory: *const libc::c_char,
+    control_group: Option<RawFd>,
     lent: Vec<RawFd>,
+    /// Numbers of resources with the soft and the hard limit, as `struct rlimit64` has them.
+    limits: Vec<(libc::c_long, [u64; 2])>,
     told: RawFd,
     /// `LISTEN_PID=` and room for a number; the environment points here.
     listen_pid: Option<Box<[u8; 24]>>,
     /// The filter, and the socket on which its descriptor goes to our parent.
     capture: Option<(Filter, RawFd)>,
-    _program: &'a Program<'a>,
+    program: &'a Program<'a>,
 }
+
+// Where there are two, the older ones have room for small numbers only (setresuid(2)).
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+use libc::{SYS_setgroups as SYS_SETGROUPS, SYS_setresgid as SYS_SETRESGID, SYS_setresuid as SYS_SETRESUID};
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+use libc::{SYS_setgroups32 as SYS_SETGROUPS, SYS_setresgid32 as SYS_SETRESGID, SYS_setresuid32 as SYS_SETRESUID};
 
 const LISTEN_PID: &[u8] = b"LISTEN_PID=";
 
@@ -43,11 +52,17 @@ impl<'a> Prepared<'a> {
             arguments: terminated(&program.arguments),
             environment,
             directory: program.directory.as_ref().map_or(ptr::null(), |directory| directory.as_ptr()),
+            control_group: program.control_group.map(|group| group.as_raw_fd()),
+            limits: program
+                .limits
+                .iter()
+                .map(|(kind, limit)| (*kind as libc::c_long, [limit.soft, limit.hard]))
+                .collect(),
             lent: lent.iter().map(AsRawFd::as_raw_fd).collect(),
             told,
             listen_pid,
             capture: handover.map(|handover| (Filter::new(), handover)),
-            _program: program,
+            program,
         }
     }
 
@@ -87,6 +102,10 @@ impl<'a> Prepared<'a> {
             if libc::syscall(libc::SYS_setpgid, 0, 0) < 0 {
                 return Step::Group;
             }
+            if let Some(group) = self.control_group {
+                // Zero is whoever writes it (cgroups(7)). Who is not let in is still found as a descendant.
+                libc::syscall(libc::SYS_write, group, c"0".as_ptr(), 1);
+            }
             let mut number: RawFd = 3;
             for fd in &self.lent {
                 if libc::syscall(libc::SYS_dup3, *fd, number, 0) < 0 {
@@ -97,14 +116,41 @@ impl<'a> Prepared<'a> {
             if libc::syscall(libc::SYS_close_range, number, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) < 0 {
                 return Step::Descriptors;
             }
+            for (kind, limits) in &self.limits {
+                let old: *mut libc::c_void = ptr::null_mut();
+                if libc::syscall(libc::SYS_prlimit64, 0, *kind, limits.as_ptr(), old) < 0 {
+                    return Step::Limits;
+                }
+            }
+            if let Some(mask) = self.program.umask {
+                libc::syscall(libc::SYS_umask, mask);
+            }
+            // Before the user changes: without CAP_SYS_ADMIN it would cost no_new_privs.
             if let Some((filter, handover)) = &mut self.capture
                 && let Err(errno) = filter.enter(*handover)
             {
                 *libc::__errno_location() = errno;
                 return Step::Capture;
             }
+            if let Some(ids) = self.program.ids {
+                // Groups first: the user may have no right to change them.
+                if libc::syscall(SYS_SETGROUPS, ids.groups.len(), ids.groups.as_ptr()) < 0
+                    || libc::syscall(SYS_SETRESGID, ids.gid, ids.gid, ids.gid) < 0
+                {
+                    return Step::Groups;
+                }
+                if libc::syscall(SYS_SETRESUID, ids.uid, ids.uid, ids.uid) < 0 {
+                    return Step::User;
+                }
+            }
+            // As who it is now, so that it is never led where it could not go by itself.
             if !self.directory.is_null() && libc::syscall(libc::SYS_chdir, self.directory) < 0 {
                 return Step::Directory;
+            }
+            if self.program.no_new_privileges
+                && libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0
+            {
+                return Step::Privileges;
             }
             if let Some(buffer) = &mut self.listen_pid {
                 write_number(&mut buffer[LISTEN_PID.len()..], libc::syscall(libc::SYS_getpid));
