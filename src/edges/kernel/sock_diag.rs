@@ -18,6 +18,7 @@ use self::busy::Exchange;
 use self::wire::{Found, Message, Request, state};
 
 mod busy;
+mod unix;
 mod wire;
 
 #[cfg(test)]
@@ -90,6 +91,18 @@ pub enum Accepted {
     By { inode: u32 },
 }
 
+impl Bound {
+    fn of(found: &Found<'_>) -> Self {
+        Self {
+            address: found.local,
+            only_v6: found.only_v6,
+            inode: found.inode,
+            uid: found.uid,
+            waiting: found.receive_queue,
+        }
+    }
+}
+
 impl SockDiag {
     /// Opens a socket of its own, closed on exec.
     pub fn open() -> io::Result<Self> {
@@ -107,34 +120,31 @@ impl SockDiag {
         Ok(answer)
     }
 
+    /// Every listening TCP socket on any port.
+    pub fn listening(&mut self) -> io::Result<Vec<Bound>> {
+        self.dump(libc::IPPROTO_TCP, 1 << state::LISTEN, wire::NO_EXTENSION, None, |found| Ok(Bound::of(found)))
+    }
+
     /// Every listening TCP socket, or every bound and unconnected UDP socket, on local port `port`.
     pub fn bound(&mut self, transport: Transport, port: u16) -> io::Result<Vec<Bound>> {
         let (protocol, states) = match transport {
             Transport::Tcp => (libc::IPPROTO_TCP, 1 << state::LISTEN),
             Transport::Udp => (libc::IPPROTO_UDP, 1 << state::CLOSE),
         };
-        self.dump(protocol, states, wire::NO_EXTENSION, port, |found| {
-            Ok(Bound {
-                address: found.local,
-                only_v6: found.only_v6,
-                inode: found.inode,
-                uid: found.uid,
-                waiting: found.receive_queue,
-            })
-        })
+        self.dump(protocol, states, wire::NO_EXTENSION, Some(port), |found| Ok(Bound::of(found)))
     }
 
     /// The cookies of the handshakes on local port `port` that wait for the client's last word.
     pub fn half_open(&mut self, port: u16) -> io::Result<HashSet<u64>> {
         let states = 1 << state::SYN_RECV | 1 << state::NEW_SYN_RECV;
-        let cookies = self.dump(libc::IPPROTO_TCP, states, wire::NO_EXTENSION, port, |found| Ok(found.cookie))?;
+        let cookies = self.dump(libc::IPPROTO_TCP, states, wire::NO_EXTENSION, Some(port), |found| Ok(found.cookie))?;
         Ok(cookies.into_iter().collect())
     }
 
     /// The established and closing connections whose local port is `port`.
     pub fn connections(&mut self, port: u16) -> io::Result<Vec<Connection>> {
         let states = state::OPEN.iter().fold(0, |all, state| all | 1 << state);
-        let mut connections = self.dump(libc::IPPROTO_TCP, states, wire::TCP_INFO, port, |found| {
+        let mut connections = self.dump(libc::IPPROTO_TCP, states, wire::TCP_INFO, Some(port), |found| {
             let exchange = Exchange::read(found)?;
             Ok(Connection {
                 local: canonical(found.local),
@@ -153,13 +163,18 @@ impl SockDiag {
 
     fn look_up(&mut self, request: &Request) -> io::Result<Accepted> {
         let mut accepted = Accepted::NotConnected;
-        let asked = self.ask(request, &mut |found| {
-            accepted = standing(found);
+        self.ask_for_one(request, &mut |payload| {
+            accepted = standing(&Found::read(payload)?);
             Ok(())
-        });
-        match asked {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Accepted::NotConnected),
-            asked => asked.map(|_| accepted),
+        })?;
+        Ok(accepted)
+    }
+
+    /// Calls `take` with the answer if there is such a socket, and not at all if there is none.
+    fn ask_for_one(&mut self, request: &Request, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        match self.ask(request, take) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            asked => asked.map(drop),
         }
     }
 
@@ -168,23 +183,23 @@ impl SockDiag {
         protocol: i32,
         states: u32,
         extension: u8,
-        port: u16,
+        port: Option<u16>,
         make: impl Fn(&Found<'_>) -> io::Result<T>,
     ) -> io::Result<Vec<T>> {
         let mut all = Vec::new();
         // The tables hold every socket under one family only, an IPv4 client of [::] under IPv6.
         for family in [libc::AF_INET, libc::AF_INET6] {
             let request = Request::dump(family, protocol, states, extension, port);
-            all.append(&mut self.dump_whole(&request, &make)?);
+            all.append(&mut self.dump_whole(&request, |payload| make(&Found::read(payload)?))?);
         }
         Ok(all)
     }
 
-    fn dump_whole<T>(&mut self, request: &Request, make: impl Fn(&Found<'_>) -> io::Result<T>) -> io::Result<Vec<T>> {
+    fn dump_whole<T>(&mut self, request: &Request, make: impl Fn(&[u8]) -> io::Result<T>) -> io::Result<Vec<T>> {
         for _ in 0..ATTEMPTS {
             let mut all = Vec::new();
-            let whole = self.ask(request, &mut |found| {
-                all.push(make(found)?);
+            let whole = self.ask(request, &mut |payload| {
+                all.push(make(payload)?);
                 Ok(())
             });
             match whole {
@@ -199,7 +214,7 @@ impl SockDiag {
         )))
     }
 
-    fn ask(&mut self, request: &Request, take: &mut dyn FnMut(&Found<'_>) -> io::Result<()>) -> io::Result<Whole> {
+    fn ask(&mut self, request: &Request, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<Whole> {
         let answer = self.send(request).and_then(|()| self.receive(take));
         if answer.is_err() {
             // While a dump given up half-way is unread, the kernel refuses the next one with EBUSY (`__netlink_dump_start` in
@@ -217,7 +232,7 @@ impl SockDiag {
         Ok(())
     }
 
-    fn receive(&mut self, take: &mut dyn FnMut(&Found<'_>) -> io::Result<()>) -> io::Result<Whole> {
+    fn receive(&mut self, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<Whole> {
         let mut whole = Whole::Yes;
         loop {
             let (length, sender) = retried(|| recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), &mut self.buffer))?;
@@ -236,7 +251,7 @@ impl SockDiag {
                 match message.content()? {
                     Message::Done => return Ok(whole),
                     Message::Failed(errno) => return Err(io::Error::from_raw_os_error(errno)),
-                    Message::Socket(found) => take(&found)?,
+                    Message::Socket(payload) => take(payload)?,
                     Message::Other => {}
                 }
                 if !message.is_one_of_many() {

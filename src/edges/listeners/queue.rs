@@ -11,6 +11,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::fstat;
 
 use crate::address::{Address, Listener};
+use crate::edges::kernel::sock_diag::SockDiag;
 use crate::edges::kernel::sockopt::{accept_queue, receive_queue};
 
 /// How many connections wait in this socket; datagrams that wait count as one.
@@ -23,8 +24,8 @@ pub fn waiting(listener: &Listener, socket: BorrowedFd<'_>) -> usize {
 }
 
 fn unix_queue(socket: BorrowedFd<'_>) -> io::Result<usize> {
-    let _ = fstat(socket)?;
-    Ok(0)
+    let inode = u32::try_from(fstat(socket)?.st_ino).map_err(io::Error::other)?;
+    SockDiag::open()?.unix_queue(inode)
 }
 
 /// Takes out and closes whatever waits in a socket, and counts what was a client's.

@@ -37,18 +37,18 @@ const INET_DIAG_BC_S_LE: u8 = 3;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLMSG_MIN_TYPE: u16 = 16;
-const NLM_F_REQUEST: u16 = 1;
+pub(super) const NLM_F_REQUEST: u16 = 1;
 const NLM_F_MULTI: u16 = 2;
 const NLM_F_DUMP_INTR: u16 = 16;
-const NLM_F_DUMP: u16 = 0x300;
+pub(super) const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_HEADER: usize = 16;
 /// The upper two bits of an attribute's type are flags.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// One question, all but its sequence number.
 pub(super) struct Request {
-    flags: u16,
-    body: Vec<u8>,
+    pub(super) flags: u16,
+    pub(super) body: Vec<u8>,
 }
 
 impl Request {
@@ -70,12 +70,12 @@ impl Request {
         Self { flags: NLM_F_REQUEST, body }
     }
 
-    /// Asks for all sockets of `family` in `states` (a bit each) on local port `port`.
-    pub(super) fn dump(family: i32, protocol: i32, states: u32, extension: u8, port: u16) -> Self {
+    /// Asks for all sockets of `family` in `states` (a bit each), on local port `port` or on any.
+    pub(super) fn dump(family: i32, protocol: i32, states: u32, extension: u8, port: Option<u16>) -> Self {
         const ID_LENGTH: usize = 48;
         let mut body = question(family, protocol, extension, states);
         body.extend([0; ID_LENGTH]);
-        body.extend(local_port_is(port));
+        body.extend(port.map(local_port_is).unwrap_or_default());
         Self { flags: NLM_F_REQUEST | NLM_F_DUMP, body }
     }
 
@@ -182,7 +182,7 @@ impl<'a> Envelope<'a> {
                 0.. => Ok(Message::Done),
                 errno => Ok(Message::Failed(errno.checked_neg().ok_or_else(malformed)?)),
             },
-            SOCK_DIAG_BY_FAMILY => Found::read(self.payload).map(Message::Socket),
+            SOCK_DIAG_BY_FAMILY => Ok(Message::Socket(self.payload)),
             ..NLMSG_MIN_TYPE => Ok(Message::Other),
             _ => Err(malformed()),
         }
@@ -193,11 +193,12 @@ impl<'a> Envelope<'a> {
 pub(super) enum Message<'a> {
     Done,
     Failed(i32),
-    Socket(Found<'a>),
+    /// In the form of the family that was asked about.
+    Socket(&'a [u8]),
     Other,
 }
 
-/// One socket: `struct inet_diag_msg` and the attributes that zdr asks for.
+/// One TCP or UDP socket: `struct inet_diag_msg` and the attributes that zdr asks for.
 pub(super) struct Found<'a> {
     pub(super) state: u8,
     pub(super) local: SocketAddr,
@@ -211,7 +212,7 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    fn read(payload: &'a [u8]) -> io::Result<Self> {
+    pub(super) fn read(payload: &'a [u8]) -> io::Result<Self> {
         let mut fields = Cursor(payload);
         let [family, state, _timer, _retransmissions] = fields.take()?;
         let (local_port, peer_port) = (fields.port()?, fields.port()?);
@@ -284,12 +285,12 @@ impl<'a> Cursor<'a> {
         self.take().map(i32::from_ne_bytes)
     }
 
-    fn u64(&mut self) -> io::Result<u64> {
+    pub(super) fn u64(&mut self) -> io::Result<u64> {
         self.take().map(u64::from_ne_bytes)
     }
 
     /// The next attribute, or `None` at the end: `struct nlattr`, its value, and padding to four bytes.
-    fn attribute(&mut self) -> io::Result<Option<(u16, &'a [u8])>> {
+    pub(super) fn attribute(&mut self) -> io::Result<Option<(u16, &'a [u8])>> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -308,7 +309,7 @@ pub(super) fn malformed() -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{Envelope, Message, Request, messages};
+    use super::{Envelope, Found, Message, Request, messages};
 
     fn datagram() -> Vec<u8> {
         let request = Request::exact("127.0.0.1:80".parse().unwrap(), "127.0.0.1:9".parse().unwrap());
@@ -328,8 +329,11 @@ mod tests {
         let whole = datagram();
         for end in 1..whole.len() {
             let sound = messages(&whole[..end])
-                .map(|message| message.and_then(|message| message.content().map(drop)))
-                .all(|message| message.is_ok());
+                .map(|message| match message.and_then(|message| message.content())? {
+                    Message::Socket(payload) => Found::read(payload).map(drop),
+                    _ => Ok(()),
+                })
+                .all(|message: std::io::Result<()>| message.is_ok());
             assert!(!sound, "{end} bytes");
         }
     }
@@ -350,8 +354,7 @@ mod tests {
             let mut payload = vec![2; 72];
             payload.extend(length.to_ne_bytes());
             payload.extend([0; 6]);
-            let message = Envelope { kind: 20, flags: 0, sequence: 0, payload: &payload };
-            assert!(message.content().is_err(), "{length}");
+            assert!(Found::read(&payload).is_err(), "{length}");
         }
     }
 
