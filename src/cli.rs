@@ -77,6 +77,9 @@ pub struct RunOptions {
     /// `$LISTEN_FDS`, or `$PORT` of every address, or what the command binds by itself.
     #[arg(short, long, value_name = "LISTENER", help_heading = "Sockets")]
     listen: Vec<String>,
+    /// Leave LISTEN_PID out, for a command that starts the server as its child: a shell, `cargo watch`, `uv run`.
+    #[arg(long, help_heading = "Sockets")]
+    no_listen_pid: bool,
 
     /// Whether what the command binds by itself is taken over: when nothing is listened on, also at the addresses of
     /// --listen and at ports below 1024, or never.

@@ -9,6 +9,7 @@
 
 mod admin;
 mod capture;
+mod dialects;
 mod drain;
 mod floors;
 mod frugal;

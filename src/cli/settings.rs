@@ -51,6 +51,7 @@ impl RunArgs {
             umask: options.umask,
             limits: options.limit,
             no_new_privileges: options.no_new_privs,
+            without_listen_pid: options.no_listen_pid,
         };
         let ready = options.ready.unwrap_or(Ready::Default);
         let has_stream = listeners.iter().any(|listener| listener.address.is_stream());

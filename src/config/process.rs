@@ -14,6 +14,8 @@ pub struct Process {
     pub directory: Option<PathBuf>,
     /// Added to the environment; later entries win.
     pub environment: Vec<(OsString, OsString)>,
+    /// LISTEN_PID is left out, because the server is not the process that is started.
+    pub without_listen_pid: bool,
     /// Files with variables, read afresh at every start; later files win over earlier ones, `environment` over all.
     pub environment_files: Vec<EnvironmentFile>,
     /// The user it runs as, by name or number; None for ours.

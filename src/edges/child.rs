@@ -47,14 +47,23 @@ pub struct Start<'a> {
     pub identity: Option<&'a Identity>,
     /// The control group that it is put into, if there is one.
     pub control_group: Option<BorrowedFd<'a>>,
-    /// Where it sends READY=1, if it is to.
-    pub notify_socket: Option<&'a Path>,
+    /// Where it says that it is ready, if it is to.
+    pub said_on: Option<SaidOn<'a>>,
     /// Where its zdr can be asked.
     pub admin: &'a Path,
     /// Its sockets.
     pub lent: Vec<Lent<'a>>,
     /// Whether what it binds by itself is taken over.
     pub capture: bool,
+}
+
+/// Where an instance says that it is ready.
+#[derive(Clone, Copy, Debug)]
+pub struct SaidOn<'a> {
+    /// READY=1 goes there (sd_notify(3)).
+    pub notify: &'a Path,
+    /// The ack of einhorn's workers goes there.
+    pub einhorn: &'a Path,
 }
 
 /// Why an instance could not be started.
@@ -145,7 +154,7 @@ impl Start<'_> {
             ids,
             no_new_privileges: self.process.no_new_privileges,
             descriptors: self.lent.iter().map(|lent| lent.socket).collect::<Vec<BorrowedFd<'_>>>(),
-            listen_pid: !self.lent.is_empty(),
+            listen_pid: !self.lent.is_empty() && !self.process.without_listen_pid,
             capture: self.capture,
         };
         spawn(&program).map_err(|source| StartError::Spawn {
@@ -162,7 +171,7 @@ impl Start<'_> {
         let of_login = self.identity.map_or(&[][..], |identity| &identity.variables);
         let not_passed_on = NOT_PASSED_ON.iter().chain(of_login.iter().map(|(name, _)| name));
         let mut environment: Vec<(OsString, OsString)> =
-            ours.filter(|(key, _)| !not_passed_on.clone().any(|name| key == name)).collect();
+            ours.filter(|(key, _)| !not_passed_on.clone().any(|name| key == name) && !of_another_master(key)).collect();
         let mut set = |key: OsString, value: OsString| {
             environment.retain(|(other, _)| *other != key);
             environment.push((key, value));
@@ -183,12 +192,20 @@ impl Start<'_> {
             set("SERVER_STARTER_PORT".into(), self.server_starter_port().into());
             set("SERVER_STARTER_GENERATION".into(), self.generation.to_string().into());
             set("EINHORN_FD_COUNT".into(), self.lent.len().to_string().into());
-            for (position, _) in self.lent.iter().enumerate() {
+            for (position, lent) in self.lent.iter().enumerate() {
                 set(format!("EINHORN_FD_{position}").into(), (3 + position).to_string().into());
+                set(format!("EINHORN_FD_FAMILY_{position}").into(), family(&lent.listener.address).into());
             }
+            let numbers: Vec<String> = (3..3 + self.lent.len()).map(|number| number.to_string()).collect();
+            set("EINHORN_FDS".into(), numbers.join(" ").into());
+            // Its clients compare it with getppid(2) and take themselves for strangers where it differs.
+            set("EINHORN_MASTER_PID".into(), std::process::id().to_string().into());
         }
-        if let Some(path) = self.notify_socket {
-            set("NOTIFY_SOCKET".into(), path.as_os_str().to_owned());
+        if let Some(SaidOn { notify, einhorn }) = self.said_on {
+            set("NOTIFY_SOCKET".into(), notify.as_os_str().to_owned());
+            if !self.lent.is_empty() {
+                set("EINHORN_SOCK_PATH".into(), einhorn.as_os_str().to_owned());
+            }
         }
         set("ZDR_GENERATION".into(), self.generation.to_string().into());
         set("ZDR_INSTANCE".into(), "1".into());
@@ -244,6 +261,20 @@ impl Start<'_> {
     }
 }
 
+/// What Server::Starter or einhorn told zdr is not true of its children: they have no descriptor of those.
+fn of_another_master(key: &OsStr) -> bool {
+    ["EINHORN_", "SERVER_STARTER_"].iter().any(|prefix| key.as_bytes().starts_with(prefix.as_bytes()))
+}
+
+/// As the clients of einhorn that need it write it; without it they take every socket for IPv4.
+fn family(address: &Address) -> &'static str {
+    match address {
+        Address::Tcp(socket) | Address::Udp(socket) if socket.is_ipv4() => "AF_INET",
+        Address::Tcp(_) | Address::Udp(_) => "AF_INET6",
+        Address::Unix(_) | Address::Abstract(_) => "AF_UNIX",
+    }
+}
+
 fn c_string(text: &OsStr) -> Result<CString, StartError> {
     CString::new(text.as_bytes()).map_err(|_| StartError::ZeroByte(text.to_owned()))
 }
@@ -272,7 +303,7 @@ mod tests {
             from_files: &[("A", "file"), ("B", "file"), ("HOME", "/file")].map(|(k, v)| (k.to_owned(), v.to_owned())),
             identity: Some(&identity),
             control_group: None,
-            notify_socket: Some(Path::new("/n")),
+            said_on: Some(SaidOn { notify: Path::new("/n"), einhorn: Path::new("/e") }),
             admin: Path::new("/a"),
             lent,
             capture: false,
@@ -289,8 +320,14 @@ mod tests {
             assert_eq!(start.fill_in(OsStr::new(given)), filled);
         }
         assert_eq!(start.server_starter_port(), "127.0.0.1:80=3;[::1]:81=4");
-        let parent =
-            [("NOTIFY_SOCKET", "/systemd"), ("LISTEN_PID", "1"), ("HOME", "/h"), ("SHELL", "/s"), ("PATH", "/p")];
+        let parent = [
+            ("NOTIFY_SOCKET", "/systemd"),
+            ("LISTEN_PID", "1"),
+            ("HOME", "/h"),
+            ("SHELL", "/s"),
+            ("PATH", "/p"),
+            ("EINHORN_SOCK_FD", "9"),
+        ];
         let parent = parent.map(|(k, v)| (k.into(), v.into()));
         let environment = start.environment(parent.into_iter());
         let value =
@@ -302,5 +339,9 @@ mod tests {
         // A login's, then the files', then the options'.
         assert_eq!((value("USER"), value("SHELL"), value("HOME")), (Some("u"), None, Some("/file")));
         assert_eq!((value("A"), value("B")), (Some("file"), Some("option")));
+        assert_eq!(value("EINHORN_SOCK_PATH"), Some("/e"));
+        assert_eq!(value("EINHORN_SOCK_FD"), None);
+        assert_eq!(value("EINHORN_FDS"), Some("3 4"));
+        assert_eq!((value("EINHORN_FD_FAMILY_0"), value("EINHORN_FD_FAMILY_1")), (Some("AF_INET"), Some("AF_INET6")));
     }
 }

@@ -40,7 +40,7 @@ impl Edges {
             from_files: child.map_or(&[], |child| &child.from_files),
             identity: self.identity.as_ref(),
             control_group: child.and_then(|child| child.control_group.as_ref()).map(ControlGroup::entry),
-            notify_socket: None,
+            said_on: None,
             admin: &admin,
             lent,
             capture: false,

@@ -13,10 +13,9 @@ use super::child::Start;
 use super::kernel::allocator::give_back;
 use super::kernel::keeper::Keeper;
 use super::kernel::pidfd::PidFd;
-use super::notice::{Notice, Owner};
-use super::notify::{self, NotifySocket};
 use super::probe::Probe;
 use super::quiesce::{MARKER, Quiesce, marker};
+use super::ready_sockets::ReadySockets;
 use super::task::Task;
 use super::{Edges, WRONG_USE, environment_files, failed, processes, reaper, tree};
 use crate::config::{Capture, Ready};
@@ -49,11 +48,10 @@ impl Edges {
             Ok(variables) => variables,
             Err(error) => return fail(error.to_string(), Some(WRONG_USE)),
         };
-        let notify_path = self.notify.path(generation);
-        let notify = match self.notify.bind(generation) {
-            Ok(socket) => socket,
+        let sockets = match ReadySockets::bind(&self.notify, generation) {
+            Ok(sockets) => sockets,
             Err(error) => {
-                return fail(format!("cannot make {}: {error}", notify_path.display()), None);
+                return fail(format!("cannot make {}: {error}", self.notify.path(generation).display()), None);
             }
         };
         let lent = match self.listeners.lend(generation, place) {
@@ -74,7 +72,7 @@ impl Edges {
             from_files: &from_files,
             identity: self.identity.as_ref(),
             control_group: control_group.as_ref().map(ControlGroup::entry),
-            notify_socket: Some(&notify_path),
+            said_on: Some(sockets.paths()),
             admin: &admin,
             lent,
             capture: captures,
@@ -83,7 +81,7 @@ impl Edges {
         failed("watch the names of Unix sockets", self.names.add(self.listeners.files()));
         match started {
             Ok(spawned) => {
-                let listen = Task::start(listen(notify, generation, self.owner.clone()));
+                let listen = Task::start(sockets.listen(generation, self.owner.clone()));
                 self.keepers.extend(keeper.as_ref().map(Keeper::pid));
                 let watch = spawned.notifier.zip(keeper);
                 let watch = watch.map(|(at, keeper)| Watch::start(at, keeper, generation, self.owner.clone()));
@@ -227,13 +225,7 @@ impl Edges {
                 child.probe = None;
             }
         } else {
-            warn!(%generation, pid, "READY=1 from a process that does not belong to the generation was ignored");
+            warn!(%generation, pid, "READY=1 or an ack from a process that does not belong to the generation was ignored");
         }
-    }
-}
-
-async fn listen(socket: NotifySocket, generation: Generation, owner: Owner) {
-    while let Ok(notify::Said { pid, ready }) = socket.next().await {
-        let _ = owner.send(Notice::Said { generation, pid, ready });
     }
 }

@@ -77,11 +77,15 @@ impl NotifyPlace {
     pub fn bind(&self, generation: Generation) -> io::Result<NotifySocket> {
         let path = self.path(generation);
         let socket = NotifySocket::bind(&path)?;
-        if let Some((uid, gid)) = self.sender {
-            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-            chown(&path, Some(uid), Some(gid))?;
-        }
+        self.give(&path)?;
         Ok(socket)
+    }
+
+    /// Gives a socket here to the one who may send to it.
+    pub fn give(&self, path: &Path) -> io::Result<()> {
+        let Some((uid, gid)) = self.sender else { return Ok(()) };
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        chown(path, Some(uid), Some(gid))
     }
 }
 
@@ -119,6 +123,11 @@ impl NotifySocket {
         let socket = UnixDatagram::bind(path)?;
         setsockopt(&socket, sockopt::PassCred, &true)?;
         Ok(Self { socket, path: path.to_owned() })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The next message with a known sender. Cancel-safe: a message is read by a call that is not interrupted.

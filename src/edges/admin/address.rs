@@ -95,8 +95,8 @@ impl AdminAddress {
     /// however a process ends (flock(2)).
     pub fn take(name: &str, path: &Path) -> Result<Self, AdminError> {
         let make = |path: &Path, source| AdminError::Make { path: path.to_owned(), source };
-        // The notify sockets beside it have a number more.
-        if beside(path, "18446744073709551615").as_os_str().len() > 107 {
+        // The sockets beside it on which a generation says that it is ready have more.
+        if beside(path, "18446744073709551615.ack").as_os_str().len() > 107 {
             return Err(AdminError::TooLong(path.to_owned()));
         }
         private_directory(path.parent().unwrap_or(Path::new("/")))?;
