@@ -171,13 +171,16 @@ impl Listeners {
         let Some(slot) = self.slot_of(generation) else { return Ok(()) };
         self.steered = slot;
         let its = self.lanes.iter_mut().filter(|lane| lane.is_of(generation));
-        its.map(|lane| lane.steer(slot)).fold(Ok(()), Result::and)
+        let steered = its.map(|lane| lane.steer(slot)).fold(Ok(()), Result::and);
+        self.close_unclaimed();
+        steered
     }
 
     /// Leaves new connections to the clients' next try; what has begun is finished.
     pub fn hold(&mut self) -> io::Result<()> {
         let slot = self.free_slot().map_err(|error| io::Error::other(error.to_string()))?;
-        self.lanes.iter_mut().map(|lane| lane.hold(slot)).fold(Ok(()), Result::and)
+        let ours = self.inodes();
+        self.lanes.iter_mut().map(|lane| lane.hold(slot, &ours)).fold(Ok(()), Result::and)
     }
 
     /// A connection to this listener that reaches the slot of this generation, and nobody else's does.
@@ -224,6 +227,11 @@ impl Listeners {
         }
     }
 
+    /// By which the kernel's tables name every socket of ours.
+    fn inodes(&self) -> Vec<u64> {
+        self.lanes.iter().flat_map(Lane::all).map(make::inode).collect()
+    }
+
     fn slot_of(&self, generation: Generation) -> Option<usize> {
         self.slots.iter().position(|users| users.contains(&generation))
     }
@@ -237,8 +245,9 @@ impl Listeners {
                 self.slots.len() - 1
             }
         };
+        let ours = self.inodes();
         for lane in self.lanes.iter_mut().filter(|lane| lane.claims.is_none()) {
-            lane.socket(slot, &[])?;
+            lane.socket(slot, &ours)?;
         }
         sweep_slot(&self.lanes, slot, &self.probes);
         Ok(slot)
@@ -246,8 +255,9 @@ impl Listeners {
 
     /// Puts right what servers have done to sockets and names that are not their own.
     pub fn mend(&mut self) -> Result<(), ListenError> {
+        let ours = self.inodes();
         for lane in &mut self.lanes {
-            if lane.mend()? {
+            if lane.mend(&ours)? {
                 warn!(address = %lane.listener.address, "another program has taken the path; new clients reach that one");
             }
         }

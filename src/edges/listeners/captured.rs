@@ -9,13 +9,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{Backlog, SockType, SockaddrStorage, bind, getsockopt, listen, setsockopt, sockopt};
-use nix::sys::stat::fstat;
 use tracing::{info, warn};
 
 use super::group::Group;
 use super::inherited::unix_address;
 use super::lane::{Lane, Way};
-use super::make::nobody_else;
+use super::make::{self, inode, nobody_else};
 use super::path::Named;
 use super::queue::set_nonblocking;
 use super::{ListenError, Listeners};
@@ -94,8 +93,7 @@ impl Listeners {
         if twice && !shares && !lane.is_shared() && here.is_some_and(held) {
             return Ok(Answer::Done(Err(libc::EADDRINUSE)));
         }
-        let elsewhere: Vec<OwnedFd> = self.all_sockets().filter_map(|fd| fd.try_clone_to_owned().ok()).collect();
-        let ours: Vec<BorrowedFd<'_>> = elsewhere.iter().map(AsFd::as_fd).collect();
+        let ours = self.inodes();
         let steered = self.steered == slot;
         let lane = &mut self.lanes[position];
         if let Err(error) = lane.socket(slot, &ours) {
@@ -124,8 +122,7 @@ impl Listeners {
             return Ok(Answer::GoOn);
         };
         let listener = self.listener_of(socket, &binding.address);
-        let ours: Vec<BorrowedFd<'_>> = self.all_sockets().collect();
-        if let Err(error) = nobody_else(&listener, &ours) {
+        if let Err(error) = nobody_else(&listener, &self.inodes()) {
             // The kernel knows best whether these two may share it.
             warn!(%generation, "the server binds {}: {error}", listener.address);
             return Ok(Answer::GoOn);
@@ -176,7 +173,7 @@ impl Listeners {
     ) -> Result<Answer<'_>, ListenError> {
         let Some(slot) = self.slot_of(generation) else { return Ok(Answer::GoOn) };
         let inode = inode(socket);
-        let is_it = |lane: &&mut Lane| lane.get(slot).is_some_and(|socket| self::inode(socket) == inode);
+        let is_it = |lane: &&mut Lane| lane.get(slot).is_some_and(|socket| make::inode(socket) == inode);
         if let Some(lane) = self.lanes.iter_mut().find(is_it) {
             return lane.listened(generation, backlog, (self.steered == slot).then_some(slot)).map(|()| Answer::GoOn);
         }
@@ -257,13 +254,18 @@ impl Listeners {
         self.lanes.iter().any(|lane| matches!(&lane.way, Way::Named(named) if named.is_this(file)))
     }
 
-    /// A generation is gone. A captured listener on which nobody listens any more goes as well, once another generation
-    /// listens elsewhere; until then it is kept, so that connections wait for the next.
+    /// A generation is gone.
     pub(super) fn disclaim(&mut self, generation: Generation) {
         self.bound.retain(|bound| bound.generation != generation);
         for claims in self.lanes.iter_mut().filter_map(|lane| lane.claims.as_mut()) {
             claims.retain(|other| *other != generation);
         }
+        self.close_unclaimed();
+    }
+
+    /// A captured listener on which nobody listens any more goes, once the serving generation listens elsewhere; until
+    /// then it is kept, so that connections wait for the next.
+    pub(super) fn close_unclaimed(&mut self) {
         let serving = &self.slots[self.steered];
         let claimed = |lane: &Lane| lane.claims.as_ref().is_some_and(|claims| !claims.is_empty());
         let moved_on = serving.iter().any(|user| self.lanes.iter().any(|lane| claimed(lane) && lane.is_of(*user)));
@@ -277,11 +279,6 @@ impl Listeners {
             });
         }
     }
-
-    fn all_sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.lanes.iter().flat_map(Lane::all)
-    }
-
     fn named(&self, address: Address) -> Listener {
         let first = self.lanes.is_empty();
         let name = if first { "main".to_owned() } else { format!("listener{}", self.next + 1) };
@@ -355,10 +352,6 @@ fn copy_options(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
 
 fn backlog_of(given: i32) -> u32 {
     u32::try_from(given).unwrap_or(u32::MAX)
-}
-
-fn inode(socket: &OwnedFd) -> u64 {
-    fstat(socket).map(|stat| stat.st_ino).unwrap_or_default()
 }
 
 /// Ports below this need a right (`net.ipv4.ip_unprivileged_port_start`, ip(7)).

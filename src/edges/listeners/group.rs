@@ -51,7 +51,8 @@ impl Group {
         // Before a second one is there, which the kernel would choose at times.
         steer(group.any(), Steering { serving: 0, probe: None })
             .map_err(|source| ListenError::steer(listener, source))?;
-        group.socket(1, listener, &[])?;
+        let ours = group.inodes();
+        group.socket(1, listener, &ours)?;
         Ok(group)
     }
 
@@ -67,18 +68,11 @@ impl Group {
         self.sockets.get(&slot)
     }
 
-    /// The socket of a slot, made where there is none. Nothing is steered to it yet. `ours` are sockets of other
-    /// listeners, which may share the address.
-    pub(super) fn socket(
-        &mut self,
-        slot: usize,
-        listener: &Listener,
-        ours: &[BorrowedFd<'_>],
-    ) -> Result<&OwnedFd, ListenError> {
+    /// The socket of a slot, made where there is none. Nothing is steered to it yet. All of zdr's sockets are known by
+    /// their inodes: other listeners may have the address as well.
+    pub(super) fn socket(&mut self, slot: usize, listener: &Listener, ours: &[u64]) -> Result<&OwnedFd, ListenError> {
         if !self.sockets.contains_key(&slot) {
-            let ours: Vec<BorrowedFd<'_>> =
-                self.sockets.values().map(AsFd::as_fd).chain(ours.iter().copied()).collect();
-            let socket = make::another(listener, &ours, self.uid)?;
+            let socket = make::another(listener, ours, self.uid)?;
             self.sockets.insert(slot, socket);
             self.places.push(slot);
             self.put_in_force(None).map_err(|source| ListenError::steer(listener, source))?;
@@ -89,6 +83,10 @@ impl Group {
     /// Every socket.
     pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.sockets.values().map(AsFd::as_fd)
+    }
+
+    fn inodes(&self) -> Vec<u64> {
+        self.sockets.values().map(make::inode).collect()
     }
 
     /// Gives what is new to this slot: one call, atomic.
@@ -122,11 +120,11 @@ impl Group {
     /// queue is full, where the kernel drops the first packet of a connection (`tcp_conn_request` in
     /// net/ipv4/tcp_input.c). A filter that drops it would do as well, but some kernels want CAP_NET_ADMIN for one.
     /// Datagrams cannot be held.
-    pub(super) fn hold(&mut self, slot: usize, listener: &Listener) -> io::Result<()> {
+    pub(super) fn hold(&mut self, slot: usize, listener: &Listener, ours: &[u64]) -> io::Result<()> {
         if !matches!(listener.address, Address::Tcp(_)) {
             return Ok(());
         }
-        let socket = self.socket(slot, listener, &[]).map_err(|error| io::Error::other(error.to_string()))?;
+        let socket = self.socket(slot, listener, ours).map_err(|error| io::Error::other(error.to_string()))?;
         // A queue is full when more wait in it than its backlog says. A backlog of 0 would do with one, but the kernel
         // takes that for an attack and logs it.
         listen(socket, Backlog::new(1)?)?;
@@ -143,7 +141,7 @@ impl Group {
 
     /// A server may shut its socket down (shutdown(2)), as WEBrick does, and that ends the socket for everybody who has
     /// it. A new socket takes its part in the slot, and stands last.
-    pub(super) fn mend(&mut self, listener: &Listener) -> Result<(), ListenError> {
+    pub(super) fn mend(&mut self, listener: &Listener, ours: &[u64]) -> Result<(), ListenError> {
         let dead: Vec<usize> = self
             .sockets
             .iter()
@@ -156,8 +154,7 @@ impl Group {
             }
         }
         for slot in &dead {
-            let ours: Vec<BorrowedFd<'_>> = self.sockets.values().map(AsFd::as_fd).collect();
-            let socket = make::another(listener, &ours, self.uid)?;
+            let socket = make::another(listener, ours, self.uid)?;
             self.sockets.insert(*slot, socket);
             self.places.push(*slot);
         }

@@ -10,7 +10,7 @@ use nix::sys::socket::{UnixAddr, getsockname, setsockopt, sockopt};
 
 use super::group::Group;
 use super::lane::{Lane, Way};
-use super::make::{address_of, listen_again};
+use super::make::{address_of, inode, listen_again};
 use super::{ListenError, Listeners};
 use crate::address::{Address, Listener, Options};
 
@@ -107,7 +107,7 @@ fn slots_beside(listener: &Listener, socket: OwnedFd) -> std::io::Result<Way> {
         return Ok(Way::Shared(spare));
     }
     let mut group = Group::of(0, socket)?;
-    match group.socket(1, listener, &[]) {
+    match group.socket(1, listener, &[inode(&spare)]) {
         Ok(_) => Ok(Way::Group(group)),
         Err(error) => {
             tracing::info!(

@@ -76,7 +76,7 @@ impl Lane {
     }
 
     /// The socket of a slot, made where there is none.
-    pub(super) fn socket(&mut self, slot: usize, ours: &[BorrowedFd<'_>]) -> Result<&OwnedFd, ListenError> {
+    pub(super) fn socket(&mut self, slot: usize, ours: &[u64]) -> Result<&OwnedFd, ListenError> {
         match &mut self.way {
             Way::Group(group) => group.socket(slot, &self.listener, ours),
             Way::Named(named) => named.socket(slot, &self.listener),
@@ -114,9 +114,9 @@ impl Lane {
     }
 
     /// Gives what is new to nobody, with this free slot's help.
-    pub(super) fn hold(&mut self, slot: usize) -> io::Result<()> {
+    pub(super) fn hold(&mut self, slot: usize, ours: &[u64]) -> io::Result<()> {
         match &mut self.way {
-            Way::Group(group) => group.hold(slot, &self.listener),
+            Way::Group(group) => group.hold(slot, &self.listener, ours),
             Way::Named(named) => named.hide(),
             Way::Shared(_) => Ok(()),
         }
@@ -158,9 +158,9 @@ impl Lane {
 
     /// Puts right what a server has done to a socket or a name that is not its own. True where somebody else has taken
     /// the path, told once.
-    pub(super) fn mend(&mut self) -> Result<bool, ListenError> {
+    pub(super) fn mend(&mut self, ours: &[u64]) -> Result<bool, ListenError> {
         match &mut self.way {
-            Way::Group(group) => group.mend(&self.listener).map(|()| false),
+            Way::Group(group) => group.mend(&self.listener, ours).map(|()| false),
             Way::Named(named) => named.restore().map_err(|source| ListenError::socket(&self.listener, source)),
             Way::Shared(_) => Ok(false),
         }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::fchown;
 
 use nix::sys::socket::{
@@ -33,15 +33,15 @@ pub(super) fn first(listener: &Listener) -> Result<(OwnedFd, Address), ListenErr
     let socket = made.map_err(|source| refused(&listener, source))?;
     let address = address_of(&socket).map_err(|source| ListenError::socket(&listener, source))?;
     let listener = with_socket(&listener, address);
-    nobody_else(&listener, &[socket.as_fd()])?;
+    nobody_else(&listener, &[inode(&socket)])?;
     Ok((socket, listener.address))
 }
 
-/// One more socket of a listener that has these.
+/// One more socket of a listener; those with these inodes are ours.
 ///
 /// All belong to one user: the kernel lets nobody else share the address (`inet_csk_bind_conflict`), and it asks whom the
 /// socket's file belongs to, not who binds it (`sockfs_setattr` in net/socket.c).
-pub(super) fn another(listener: &Listener, ours: &[BorrowedFd<'_>], uid: u32) -> Result<OwnedFd, ListenError> {
+pub(super) fn another(listener: &Listener, ours: &[u64], uid: u32) -> Result<OwnedFd, ListenError> {
     nobody_else(listener, ours)?;
     make(listener, Some(uid)).map_err(|source| refused(listener, source))
 }
@@ -92,8 +92,15 @@ fn kernel_listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
     Ok(listen(fd, Backlog::new(backlog).unwrap_or(Backlog::MAXALLOWABLE))?)
 }
 
+/// By which the kernel's tables and /proc name a socket.
+pub(super) fn inode(socket: impl AsFd) -> u64 {
+    fstat(socket).map(|stat| stat.st_ino).unwrap_or_default()
+}
+
 /// Refuses where a socket that is not one of ours would share the address.
-pub(super) fn nobody_else(listener: &Listener, ours: &[BorrowedFd<'_>]) -> Result<(), ListenError> {
+///
+/// Ours are known by their inodes.
+pub(super) fn nobody_else(listener: &Listener, ours: &[u64]) -> Result<(), ListenError> {
     let Some(address) = listener.address.socket().filter(|address| address.port() != 0) else {
         return Ok(());
     };
@@ -102,7 +109,6 @@ pub(super) fn nobody_else(listener: &Listener, ours: &[BorrowedFd<'_>]) -> Resul
     let Ok(bound) = SockDiag::open().and_then(|mut diag| diag.bound(transport, address.port())) else {
         return Ok(());
     };
-    let ours: Vec<u64> = ours.iter().filter_map(|fd| fstat(*fd).ok()).map(|stat| stat.st_ino).collect();
     let foreign =
         |other: &&Bound| overlap(address, listener.options.v6only, other) && !ours.contains(&other.inode.into());
     match bound.iter().find(foreign) {
