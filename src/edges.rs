@@ -41,11 +41,11 @@ use self::cgroup::ControlGroups;
 use self::errands::Errand;
 use self::identity::Identity;
 use self::instances::Child;
-use self::listeners::Listeners;
+use self::listeners::{Listeners, Watched};
 use self::names::Names;
 use self::notice::{Notice, Owner, Picture, Question};
 use self::notify::NotifyPlace;
-use self::quiesce::Quiesce;
+use self::quiesce::{Doors, Quiesce};
 use self::service_manager::ServiceManager;
 use self::signals::{Asked, Signals};
 use crate::config::Config;
@@ -166,6 +166,9 @@ impl Edges {
                 self.answer_calls(generation);
                 let _ = done.send(());
             }
+            Notice::Watch { generation, reply } => {
+                let _ = reply.send(self.listeners.watch(generation).unwrap_or_default());
+            }
             Notice::Unaim => self.listeners.unaim(),
             Notice::Mend => self.mend(),
             Notice::Roots { reply } => {
@@ -224,11 +227,15 @@ impl Edges {
     /// The rules' picture, with what only the edges know.
     pub fn picture(&self, status: Status, now: Instant) -> Picture {
         let slots = self.listeners.slots();
+        let roots = self.roots();
+        let watched = roots.iter().filter_map(|(generation, _)| self.listeners.watch(*generation).ok()).flatten();
+        let sockets: Vec<Watched> = watched.collect();
         Picture {
             status,
             listeners: self.listeners.all().map(|listener| (listener.clone(), slots)).collect(),
-            roots: self.roots(),
+            roots,
             control_groups: self.groups(),
+            doors: Doors::of(sockets.iter()),
             uptime_secs: (now.duration_since(self.began).as_secs_f64() * 1e3).round() / 1e3,
         }
     }

@@ -6,7 +6,8 @@ use std::io;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cgroup::ControlGroup;
-use super::listeners::{Aimed, Reach};
+use super::listeners::{Aimed, Reach, Watched};
+use super::quiesce::Doors;
 use crate::supervisor::{Event, Exit, Generation, Status, Ticket, Until, Verdict};
 
 /// From a task to the owner of everything.
@@ -45,6 +46,13 @@ pub enum Notice {
         generation: Generation,
         /// Dropped when all of them were answered.
         done: oneshot::Sender<()>,
+    },
+    /// A probe wants to look at the sockets of this generation.
+    Watch {
+        /// Which.
+        generation: Generation,
+        /// Where copies of them go.
+        reply: oneshot::Sender<Vec<Watched>>,
     },
     /// A server has shut a socket of ours down.
     Mend,
@@ -132,6 +140,8 @@ pub struct Picture {
     pub roots: Vec<(Generation, i32)>,
     /// The control groups of those that have one.
     pub control_groups: HashMap<Generation, ControlGroup>,
+    /// Where their connections are counted.
+    pub doors: Doors,
     /// How long zdr runs, in seconds.
     pub uptime_secs: f64,
 }

@@ -4,9 +4,11 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use nix::sys::socket::{UnixAddr, getsockname};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
@@ -16,7 +18,7 @@ use super::kernel::sock_diag::SockDiag;
 use super::listeners::{Watched, is_shut_down, waiting};
 use super::notice::{Notice, Owner, tell};
 use super::processes::{orphans, sockets, tree};
-use crate::address::{Address, Listener};
+use crate::address::Address;
 use crate::supervisor::{Event, Generation};
 
 /// What is watched.
@@ -75,7 +77,7 @@ impl Quiesce {
         let mut counted = Instant::now();
         loop {
             sleep(LISTENING_INTERVAL).await;
-            if self.sockets.iter().any(|at| is_shut_down(&at.listener, at.socket.as_fd())) {
+            if self.own().any(|at| is_shut_down(&at.listener, at.socket.as_fd())) {
                 let _ = self.owner.send(Notice::Mend);
                 return;
             }
@@ -97,15 +99,20 @@ impl Quiesce {
             let still = self.half_open().unwrap_or_default();
             unfinished.retain(|cookie| still.contains(cookie));
         }
-        let waiting = self.sockets.iter().map(|at| waiting(&at.listener, at.socket.as_fd())).sum();
+        let waiting = self.own().map(|at| waiting(&at.listener, at.socket.as_fd())).sum();
         tell(&self.owner, Event::Left { generation: self.generation, waiting });
+    }
+
+    /// What waits in the others is taken by other generations as well, and what is new still comes there.
+    fn own(&self) -> impl Iterator<Item = &Watched> {
+        self.sockets.iter().filter(|at| !at.shared)
     }
 
     async fn until_the_queue_is_empty(&self) {
         let begun = Instant::now();
         let mut unfinished = self.half_open().unwrap_or_default();
         loop {
-            if self.sockets.iter().all(|at| waiting(&at.listener, at.socket.as_fd()) == 0) {
+            if self.own().all(|at| waiting(&at.listener, at.socket.as_fd()) == 0) {
                 if unfinished.is_empty() || begun.elapsed() > HALF_OPEN_LIMIT {
                     return;
                 }
@@ -152,7 +159,7 @@ impl Quiesce {
     fn half_open(&self) -> io::Result<HashSet<u64>> {
         let mut diag = SockDiag::open()?;
         let mut cookies = HashSet::new();
-        for port in ports(self.sockets.iter().map(|at| &at.listener)) {
+        for port in Doors::of(self.own()).ports {
             cookies.extend(diag.half_open(port)?);
         }
         Ok(cookies)
@@ -161,27 +168,50 @@ impl Quiesce {
     /// None where the system does not tell.
     async fn count(&self) -> Option<Count> {
         let (generation, root, roots) = (self.generation, self.root, self.roots.clone());
-        let (ports, group) = (ports(self.sockets.iter().map(|at| &at.listener)), self.control_group.clone());
-        spawn_blocking(move || count(generation, root, &roots, group.as_ref(), &ports)).await.ok()?.ok()
+        let (doors, group) = (Doors::of(self.sockets.iter()), self.control_group.clone());
+        spawn_blocking(move || count(generation, root, &roots, group.as_ref(), &doors)).await.ok()?.ok()
     }
 }
 
-/// The TCP ports among these listeners.
-pub fn ports<'a>(listeners: impl Iterator<Item = &'a Listener>) -> Vec<u16> {
-    let port = |listener: &Listener| match listener.address {
-        Address::Tcp(address) => Some(address.port()),
-        _ => None,
-    };
-    listeners.filter_map(port).collect()
+/// By what the kernel knows the connections that were accepted on some sockets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doors {
+    ports: HashSet<u16>,
+    /// What Unix sockets were bound to, which is not the path that clients know.
+    names: HashSet<Vec<u8>>,
 }
 
-/// Counts the connections on these ports that the processes of a generation hold.
+impl Doors {
+    /// The doors that these sockets are.
+    pub fn of<'a>(sockets: impl Iterator<Item = &'a Watched>) -> Self {
+        let mut doors = Self::default();
+        for at in sockets {
+            match at.listener.address {
+                Address::Tcp(address) => {
+                    doors.ports.insert(address.port());
+                }
+                Address::Unix(_) | Address::Abstract(_) => doors.names.extend(name(&at.socket)),
+                Address::Udp(_) => {}
+            }
+        }
+        doors
+    }
+}
+
+/// A name as `sock_diag(7)` gives it: an abstract one begins with a zero byte.
+fn name(socket: &impl AsRawFd) -> Option<Vec<u8>> {
+    let address: UnixAddr = getsockname(socket.as_raw_fd()).ok()?;
+    let path = address.path().map(|path| path.as_os_str().as_bytes().to_vec());
+    path.or_else(|| address.as_abstract().map(|name| [&[0], name].concat()))
+}
+
+/// Counts the connections through these doors that the processes of a generation hold.
 pub fn count(
     generation: Generation,
     root: i32,
     roots: &[i32],
     control_group: Option<&ControlGroup>,
-    ports: &[u16],
+    doors: &Doors,
 ) -> io::Result<Count> {
     let mut diag = SockDiag::open()?;
     let mut processes = tree(root);
@@ -192,16 +222,27 @@ pub fn count(
     processes.dedup();
     let held = sockets(&processes)?;
     let mut count = Count::default();
-    for port in ports {
-        for connection in diag.connections(*port)? {
-            if held.contains(&connection.inode) {
-                count.open += 1;
-                count.busy += usize::from(connection.busy);
-                count.surely_busy += usize::from(connection.surely_busy);
-            }
+    for port in &doors.ports {
+        for connection in diag.connections(*port)?.iter().filter(|connection| held.contains(&connection.inode)) {
+            count.add(connection.busy, connection.surely_busy);
+        }
+    }
+    if !doors.names.is_empty() {
+        let connections = diag.unix_connections(&doors.names)?;
+        for connection in connections.iter().filter(|connection| held.contains(&connection.inode)) {
+            // The kernel keeps no ages for them, so one without a word on its way may wait for its response.
+            count.add(true, connection.unread || connection.untaken);
         }
     }
     Ok(count)
+}
+
+impl Count {
+    fn add(&mut self, busy: bool, surely_busy: bool) {
+        self.open += 1;
+        self.busy += usize::from(busy);
+        self.surely_busy += usize::from(surely_busy);
+    }
 }
 
 /// The variable by which processes are known to belong to a generation when their parents are gone.
@@ -211,3 +252,6 @@ pub const MARKER: &str = "ZDR_GENERATION";
 pub fn marker(generation: Generation) -> String {
     format!("{MARKER}={generation}")
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 
 use crate::edges::notice::Picture;
-use crate::edges::quiesce::{Count, count, ports};
+use crate::edges::quiesce::{Count, count};
 use crate::supervisor::{Generation, Outcome, SeatName, State};
 
 /// Under which paths health is answered.
@@ -124,11 +124,11 @@ fn checks(picture: &Picture) -> BTreeMap<&'static str, Check> {
 /// On a thread of its own, because ten thousand connections take milliseconds.
 pub(super) async fn in_flight(picture: &Picture) -> Count {
     let (roots, groups) = (picture.roots.clone(), picture.control_groups.clone());
-    let ports = ports(picture.listeners.iter().map(|(listener, _)| listener));
+    let doors = picture.doors.clone();
     let counting = spawn_blocking(move || {
         let known: Vec<i32> = roots.iter().map(|(_, root)| *root).collect();
         let counts = roots.iter().map(|(generation, root)| {
-            count(*generation, *root, &known, groups.get(generation), &ports).unwrap_or_default()
+            count(*generation, *root, &known, groups.get(generation), &doors).unwrap_or_default()
         });
         counts.fold(Count::default(), |all, one| Count {
             open: all.open + one.open,
