@@ -42,8 +42,8 @@ pub fn notify_folders(uid: u32) -> [PathBuf; 2] {
     [PathBuf::from("/run/zdr.notify"), PathBuf::from(format!("/tmp/zdr.notify-{uid}"))]
 }
 
-/// What such sockets of one supervisor are called: a short name of its admin socket's path, by which the next zdr of that
-/// name finds what a killed one left (FNV-1a, 64 bits).
+/// What such sockets of one supervisor are called: a short name of its admin socket's path, which is its alone (FNV-1a,
+/// 64 bits).
 pub fn notify_name(admin: &Path) -> String {
     let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = admin.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325, mix);

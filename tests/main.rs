@@ -9,8 +9,10 @@
 
 mod admin;
 mod capture;
+mod control_groups;
 mod dialects;
 mod drain;
+mod environment_files;
 mod floors;
 mod frugal;
 mod harness;
@@ -22,6 +24,7 @@ mod listeners;
 mod load;
 mod losses;
 mod manual;
+mod process;
 mod python;
 mod readiness;
 mod readiness_http;

@@ -37,7 +37,11 @@ impl fmt::Display for EnvironmentFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read { path, source } => {
-                let why = source.raw_os_error().map_or_else(|| source.to_string(), |_| source.kind().to_string());
+                let why = match source.raw_os_error() {
+                    Some(libc::ENOENT) => "no such file or directory".to_owned(),
+                    Some(_) => source.kind().to_string(),
+                    None => source.to_string(),
+                };
                 write!(f, "cannot read the environment file {}: {why}", path.display())
             }
             Self::Line { path, mistake } => write!(f, "{}:{}: {}", path.display(), mistake.line, mistake.why),

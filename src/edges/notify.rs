@@ -3,7 +3,7 @@
 //! The kernel adds the sender's process id (SCM_CREDENTIALS, unix(7)), so that a message from a process that does not
 //! belong to the generation counts for nothing.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
@@ -59,8 +59,10 @@ impl NotifyPlace {
         for folder in notify_folders(own) {
             match passable(&folder, own) {
                 Ok(()) => {
-                    remove_left(&folder, &notify_name(admin));
-                    return Ok(Self { start: folder.join(notify_name(admin)), sender: Some((uid, gid)) });
+                    let place = Self { start: folder.join(notify_name(admin)), sender: Some((uid, gid)) };
+                    let _alone = place.alone()?;
+                    remove_left(&folder);
+                    return Ok(place);
                 }
                 Err(error) => why.push(format!("{}: {error}", folder.display())),
             }
@@ -73,9 +75,17 @@ impl NotifyPlace {
         beside(&self.start, &generation.to_string())
     }
 
+    /// Only one zdr at a time changes the folder (flock(2)): a socket answers as a dead one does for a moment while it is made.
+    fn alone(&self) -> io::Result<File> {
+        let folder = File::open(self.start.parent().unwrap_or(Path::new("/")))?;
+        folder.lock()?;
+        Ok(folder)
+    }
+
     /// Makes the socket of a generation.
     pub fn bind(&self, generation: Generation) -> io::Result<NotifySocket> {
         let path = self.path(generation);
+        let _alone = self.sender.map(|_| self.alone()).transpose()?;
         let socket = NotifySocket::bind(&path)?;
         self.give(&path)?;
         Ok(socket)
@@ -103,12 +113,14 @@ fn passable(folder: &Path, own: u32) -> io::Result<()> {
     fs::set_permissions(folder, Permissions::from_mode(0o711))
 }
 
-/// What a killed zdr of this name left: nobody else has the name, so nobody listens there.
-fn remove_left(folder: &Path, name: &str) {
-    for left in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let is_left = |file: &str| file.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
-        if left.file_name().to_str().is_some_and(is_left) {
-            let _ = fs::remove_file(left.path());
+/// What killed zdrs left: nobody listens there any more (ECONNREFUSED, unix(7)).
+fn remove_left(folder: &Path) {
+    let Ok(caller) = std::os::unix::net::UnixDatagram::unbound() else { return };
+    for socket in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let refused =
+            caller.connect(socket.path()).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        if refused {
+            let _ = fs::remove_file(socket.path());
         }
     }
 }
