@@ -236,3 +236,21 @@ fn a_root_without_the_right_to_change_users_says_so() {
     assert_eq!(told.code, 2, "{told:?}");
     assert!(told.error.contains("give it the capabilities CAP_SETUID and CAP_SETGID"), "{told:?}");
 }
+
+/// Root in a default container has neither.
+fn without_trace(setup: Setup) -> Setup {
+    setup.through(&["setpriv", "--bounding-set=-sys_ptrace,-dac_override,-dac_read_search", "--inh-caps=-all"])
+}
+
+#[test]
+fn a_server_of_another_user_is_seen_and_drained_without_the_right_to_trace() {
+    let body = "serve(listener(), lambda path: (time.sleep(0.7) if path == '/slow' else None) or 'whole')";
+    let setup = Setup::of(&anybodys(server(body))).option("--chdir", "/").option("--bake", "0s");
+    let zdr = without_trace(setup).option("--user", "65534").option("--group", "65534").start();
+    let address = zdr.address();
+    let slow = std::thread::spawn(move || crate::harness::get(address, "/slow").1);
+    zdr.wait_until("the request to be in flight", |status| status["in_flight"] == 1);
+    assert_eq!(zdr.reload().code, 0);
+    // A server in Python with no handler dies of its signal at once; it is not sent while the request is in flight.
+    assert_eq!(slow.join().unwrap(), "whole", "{}", zdr.log());
+}

@@ -7,6 +7,7 @@ pub mod allocator;
 pub mod clone;
 pub mod keeper;
 pub mod membarrier;
+pub mod owner;
 pub mod pidfd;
 pub mod readable;
 pub mod reuseport;

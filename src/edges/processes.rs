@@ -3,6 +3,7 @@
 //! It never touches a process. Everything it says may be out of date when it is read: a process that is gone by then is left out, and is
 //! not an error.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::CStr;
 use std::fs;
@@ -14,6 +15,8 @@ use std::process;
 
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
 use rustix::io::Errno;
+
+use super::kernel::owner::as_we_or_owner;
 
 /// The process and all its living descendants, root first; a zombie is not listed.
 pub fn tree(root: i32) -> Vec<i32> {
@@ -73,24 +76,26 @@ pub fn holder_anywhere(inode: u32) -> Option<(i32, String)> {
 ///
 /// `PermissionDenied` if not one of them let itself be read; a process that is gone holds nothing.
 pub fn sockets(of: &[i32]) -> io::Result<HashSet<u32>> {
-    let mut sockets = HashSet::new();
+    let sockets = RefCell::new(HashSet::new());
     let mut read_one = false;
     let mut refused = None;
     for &pid in of {
-        let end = each_socket(pid, |inode| {
-            sockets.insert(inode);
-            ControlFlow::Continue(())
+        let end = as_we_or_owner(pid, is_refused, || {
+            each_socket(pid, |inode| {
+                sockets.borrow_mut().insert(inode);
+                ControlFlow::Continue(())
+            })
         });
         match end {
             Ok(_) => read_one = true,
             Err(Errno::NOENT | Errno::SRCH) => {}
-            Err(Errno::ACCESS | Errno::PERM) => refused = Some(io::ErrorKind::PermissionDenied),
+            Err(error) if is_refused(&error) => refused = Some(io::ErrorKind::PermissionDenied),
             Err(error) => return Err(error.into()),
         }
     }
     match refused {
         Some(kind) if !read_one => Err(kind.into()),
-        _ => Ok(sockets),
+        _ => Ok(sockets.into_inner()),
     }
 }
 
@@ -141,17 +146,27 @@ fn is_alive(pid: i32) -> bool {
 fn has_variable(pid: i32, name: &str) -> bool {
     let is_it =
         |variable: &[u8]| variable.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='));
-    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|all| all.split(|&byte| byte == 0).any(is_it))
+    environment(pid).split(|&byte| byte == 0).any(is_it)
 }
 
 fn has_marker(pid: i32, marker: &str) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|variable| variable == marker.as_bytes()))
+    environment(pid).split(|&byte| byte == 0).any(|variable| variable == marker.as_bytes())
+}
+
+/// Empty where it may not be looked at.
+fn environment(pid: i32) -> Vec<u8> {
+    let refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    as_we_or_owner(pid, refused, || fs::read(format!("/proc/{pid}/environ"))).unwrap_or_default()
+}
+
+fn is_refused(error: &Errno) -> bool {
+    matches!(*error, Errno::ACCESS | Errno::PERM)
 }
 
 fn holds(pid: i32, inode: u32) -> bool {
-    let search =
-        each_socket(pid, |found| if found == inode { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+    let search = as_we_or_owner(pid, is_refused, || {
+        each_socket(pid, |found| if found == inode { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    });
     matches!(search, Ok(ControlFlow::Break(())))
 }
 
