@@ -32,8 +32,11 @@ pub fn run(args: RunArgs) -> Outcome {
     let config = args.into_config(surroundings().map_err(with(WRONG_USE))?).map_err(with(WRONG_USE))?;
     log::to_stderr(&options);
     supervise(config).map_err(|error| match error {
-        RunError::Admin(_) | RunError::Listen(ListenError::Inherited { .. }) => (WRONG_USE, error.to_string()),
-        RunError::Identity(_) | RunError::Limit(_) | RunError::EnvironmentFile(_) => (WRONG_USE, error.to_string()),
+        RunError::Admin(_)
+        | RunError::Identity(_)
+        | RunError::Limit(_)
+        | RunError::EnvironmentFile(_)
+        | RunError::Listen(ListenError::Inherited { .. }) => (WRONG_USE, error.to_string()),
         RunError::Listen(_) | RunError::System(_) => (FAILED, error.to_string()),
     })
 }

@@ -43,18 +43,16 @@ impl ControlGroups {
     pub fn make(&self, generation: Generation) -> Option<ControlGroup> {
         let path = self.own.as_ref()?.join(format!("zdr-{}-g{generation}", process::id()));
         fs::create_dir(&path).ok()?;
-        match OpenOptions::new().write(true).open(path.join("cgroup.procs")) {
-            Ok(procs) => Some(ControlGroup { path, procs: Arc::new(procs) }),
-            Err(_) => {
-                remove(&path);
-                None
-            }
-        }
+        let Ok(procs) = OpenOptions::new().write(true).open(path.join("cgroup.procs")) else {
+            remove(&path);
+            return None;
+        };
+        Some(ControlGroup { path, procs: Arc::new(procs) })
     }
 
-    /// Removes the group as soon as its last process has gone.
-    pub fn leave(&mut self, group: ControlGroup) {
-        self.leaving.push(group.path);
+    /// Removes the group, if there is one, as soon as its last process has gone.
+    pub fn leave(&mut self, group: Option<ControlGroup>) {
+        self.leaving.extend(group.map(|group| group.path));
         self.sweep();
     }
 
@@ -100,9 +98,9 @@ fn below(group: &Path) -> impl Iterator<Item = PathBuf> {
 
 /// True if it is gone: a group can be removed when nothing in it lives.
 fn remove(group: &Path) -> bool {
-    below(group).for_each(|inner| {
+    for inner in below(group) {
         remove(&inner);
-    });
+    }
     fs::remove_dir(group).map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true)
 }
 

@@ -105,9 +105,8 @@ impl Edges {
                 Event::Spawned { generation, pid: spawned.pid }
             }
             Err(error) => {
-                let failed = fail(error.to_string(), error.code());
-                control_group.into_iter().for_each(|group| self.control_groups.leave(group));
-                failed
+                self.control_groups.leave(control_group);
+                fail(error.to_string(), error.code())
             }
         }
     }
@@ -170,7 +169,7 @@ impl Edges {
 
     pub(super) fn release(&mut self, generation: Generation) {
         let child = self.children.remove(&generation);
-        child.and_then(|child| child.control_group).into_iter().for_each(|group| self.control_groups.leave(group));
+        self.control_groups.leave(child.and_then(|child| child.control_group));
         let dropped = self.listeners.release(generation);
         if dropped > 0 {
             warn!(%generation, dropped, "connections that nobody was left to answer were closed");

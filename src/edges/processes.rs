@@ -80,16 +80,20 @@ pub fn sockets(of: &[i32]) -> io::Result<HashSet<u32>> {
     let mut read_one = false;
     let mut refused = None;
     for &pid in of {
-        let end = as_we_or_owner(pid, is_refused, || {
-            each_socket(pid, |inode| {
-                sockets.borrow_mut().insert(inode);
-                ControlFlow::Continue(())
-            })
-        });
+        let end = as_we_or_owner(
+            pid,
+            |error| is_refused(*error),
+            || {
+                each_socket(pid, |inode| {
+                    sockets.borrow_mut().insert(inode);
+                    ControlFlow::Continue(())
+                })
+            },
+        );
         match end {
             Ok(_) => read_one = true,
             Err(Errno::NOENT | Errno::SRCH) => {}
-            Err(error) if is_refused(&error) => refused = Some(io::ErrorKind::PermissionDenied),
+            Err(error) if is_refused(error) => refused = Some(io::ErrorKind::PermissionDenied),
             Err(error) => return Err(error.into()),
         }
     }
@@ -159,14 +163,16 @@ fn environment(pid: i32) -> Vec<u8> {
     as_we_or_owner(pid, refused, || fs::read(format!("/proc/{pid}/environ"))).unwrap_or_default()
 }
 
-fn is_refused(error: &Errno) -> bool {
-    matches!(*error, Errno::ACCESS | Errno::PERM)
+fn is_refused(error: Errno) -> bool {
+    matches!(error, Errno::ACCESS | Errno::PERM)
 }
 
 fn holds(pid: i32, inode: u32) -> bool {
-    let search = as_we_or_owner(pid, is_refused, || {
-        each_socket(pid, |found| if found == inode { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    });
+    let search = as_we_or_owner(
+        pid,
+        |error| is_refused(*error),
+        || each_socket(pid, |found| if found == inode { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }),
+    );
     matches!(search, Ok(ControlFlow::Break(())))
 }
 
