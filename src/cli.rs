@@ -109,9 +109,9 @@ pub struct RunOptions {
     #[arg(long, value_name = "D", value_parser = config::duration, default_value = "2s", help_heading = "Readiness")]
     startup_grace: Duration,
 
-    /// The signal that asks an old generation to finish.
-    #[arg(long, value_name = "SIGNAL", value_parser = values::signal, default_value = "TERM", help_heading = "Drain")]
-    drain_signal: i32,
+    /// The signal that asks an old generation to finish; without it, TERM.
+    #[arg(long, value_name = "SIGNAL", value_parser = values::signal, help_heading = "Drain")]
+    drain_signal: Option<i32>,
     /// How long an old generation may take to end after its signal, before it is killed.
     #[arg(long, value_name = "D", value_parser = config::duration, default_value = "30s", help_heading = "Drain")]
     drain_timeout: Duration,

@@ -3,6 +3,7 @@
 //! Knows no command line and no file system; `cli.rs` converts into it.
 
 mod process;
+pub mod servers;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -74,10 +75,12 @@ pub struct Readiness {
 }
 
 /// How an old generation ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Drain {
     /// The signal that asks it to finish, as a number (signal(7)).
     pub signal: i32,
+    /// Where nobody chose the signal: what is to be said about it.
+    pub advice: Option<String>,
     /// How long to wait, before the signal, until no request is in flight.
     pub idle: Duration,
 }

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::edges::admin::{Admin, AdminAddress, AdminError, HealthAddress, HealthPaths};
@@ -131,6 +131,9 @@ async fn serve(
     }
     for door in &health {
         info!(address = %door.address, "answering health questions");
+    }
+    if let Some(advice) = &config.drain.advice {
+        warn!("{advice}");
     }
     let channel = mpsc::unbounded_channel();
     let admin = Admin::start(address, health, HealthPaths(config.health_paths.clone()), &channel.0)?;

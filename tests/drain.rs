@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
-use crate::harness::{DEADLINE, Setup, Zdr, in_seat, sample, seats, wait_for};
+use crate::harness::{DEADLINE, Setup, ZDR, Zdr, in_seat, sample, seats, wait_for};
 use crate::python::server;
 
 /// A request that is under way.
@@ -186,4 +187,18 @@ serve(listener(), lambda path: 'hello')
     let zdr = setup.command(&heard).option("--drain-signal", "quit").option("--bake", "0s").start();
     assert_eq!(zdr.client(&["reload", "--wait", "drained"]).code, 0);
     assert_eq!(fs::read_to_string(zdr.place("out")).unwrap(), "3");
+}
+
+#[test]
+fn a_server_that_is_known_to_end_at_once_is_named_unless_a_signal_was_chosen() {
+    const ADVICE: &str = "nginx ends at once on TERM; --drain-signal QUIT lets it finish its requests";
+    for (options, times) in [(&[][..], 1), (&["TERM"][..], 0), (&["QUIT"][..], 0)] {
+        let setup = Setup::of(&[""]);
+        let nginx = setup.place("nginx");
+        symlink(ZDR, &nginx).unwrap();
+        let setup = setup.command(&[nginx.as_str(), "sample-server"]);
+        let zdr = options.iter().fold(setup, |setup, signal| setup.option("--drain-signal", signal)).start();
+        assert_eq!(zdr.reload().code, 0);
+        assert_eq!(zdr.log().matches(ADVICE).count(), times, "{options:?}");
+    }
 }

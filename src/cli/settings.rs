@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use super::{CaptureMode, RunArgs};
 use crate::address::{Address, Listener};
-use crate::config::{self, Capture, Config, Drain, EnvironmentFile, Process, Readiness, Ready};
+use crate::config::{self, Capture, Config, Drain, EnvironmentFile, Process, Readiness, Ready, servers};
 use crate::runtime_directory::name_for;
 use crate::supervisor::Policy;
+
+/// The drain signal where none was given (signal(7)).
+const TERM: i32 = 15;
 
 /// What zdr is told by where it is started.
 #[derive(Debug)]
@@ -79,7 +82,11 @@ impl RunArgs {
                 successes: options.ready_successes,
                 startup_grace: options.startup_grace,
             },
-            drain: Drain { signal: options.drain_signal, idle: options.drain_idle },
+            drain: Drain {
+                signal: options.drain_signal.unwrap_or(TERM),
+                advice: options.drain_signal.is_none().then(|| servers::advice(program)).flatten(),
+                idle: options.drain_idle,
+            },
             policy: Policy {
                 ready_timeout: options.ready_timeout,
                 drain_timeout: options.drain_timeout,
