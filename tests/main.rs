@@ -33,4 +33,5 @@ mod reload;
 mod servers;
 mod start;
 mod start_errors;
+mod udp;
 mod usage;

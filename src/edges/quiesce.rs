@@ -43,6 +43,9 @@ pub struct Quiesce {
 /// A client that has not finished its handshake by then has lost packets or is gone: two retransmissions, RFC 6298.
 const HALF_OPEN_LIMIT: Duration = Duration::from_secs(3);
 
+/// How long a server may have a datagram in its hands: the kernel does not tell which of them were answered.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
 /// The queue is looked at this often: an accept takes microseconds.
 const QUEUE_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -72,7 +75,7 @@ impl Quiesce {
         let _ = spawn_blocking(wait_for_packets_under_way).await;
         self.until_the_queue_is_empty().await;
         let mut told = None;
-        self.until_idle(&mut told).await;
+        tokio::join!(self.until_idle(&mut told), self.until_datagrams_are_answered());
         tell(&self.owner, Event::Quiet { generation: self.generation });
         let mut counted = Instant::now();
         loop {
@@ -145,6 +148,12 @@ impl Quiesce {
                 let pause = if any_moment_will_do { cost.max(QUEUE_INTERVAL) } else { BUSY_INTERVAL.max(cost * 4) };
                 sleep(pause).await;
             }
+        }
+    }
+
+    async fn until_datagrams_are_answered(&self) {
+        if self.sockets.iter().any(|at| matches!(at.listener.address, Address::Udp(_))) {
+            sleep(self.idle.min(ANSWER_LIMIT)).await;
         }
     }
 
