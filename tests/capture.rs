@@ -47,7 +47,7 @@ fn reloads_lose_nothing(zdr: &Zdr, at: SocketAddr) {
         path: "/".to_owned(),
         limit: DEADLINE / 4,
     };
-    let mut load = Load::start(at, &shape).unwrap();
+    let load = Load::start(at, &shape).unwrap();
     for _ in 0..5 {
         assert!(load.wait_for_answers(20, DEADLINE), "no answers:\n{}", load.stop());
         reload(zdr);
