@@ -74,6 +74,8 @@ pub struct Edges {
     notify: NotifyPlace,
     control_groups: ControlGroups,
     began: Instant,
+    /// A generation has been ready, so the command is one that takes its sockets.
+    served: bool,
 }
 
 /// What `next` noticed.
@@ -117,6 +119,7 @@ impl Edges {
             notify,
             control_groups: ControlGroups::find(),
             began: now,
+            served: false,
         })
     }
 
@@ -169,6 +172,11 @@ impl Edges {
             Notice::Watch { generation, reply } => {
                 let _ = reply.send(self.listeners.watch(generation).unwrap_or_default());
             }
+            Notice::Accepted { generation } => {
+                if let Some(child) = self.children.get_mut(&generation) {
+                    child.accepted = true;
+                }
+            }
             Notice::Unaim => self.listeners.unaim(),
             Notice::Mend => self.mend(),
             Notice::Roots { reply } => {
@@ -202,6 +210,7 @@ impl Edges {
                 if let Some(child) = self.children.get_mut(&generation) {
                     child.quiesce = None;
                 }
+                self.served = true;
                 failed("steer connections", self.listeners.steer(generation));
             }
             Action::Hold => failed("hold new connections", self.listeners.hold()),

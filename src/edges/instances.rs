@@ -13,13 +13,13 @@ use super::child::Start;
 use super::kernel::allocator::give_back;
 use super::kernel::keeper::Keeper;
 use super::kernel::pidfd::PidFd;
-use super::probe::Probe;
+use super::probe::{Probe, hints};
 use super::quiesce::{MARKER, Quiesce, marker};
 use super::ready_sockets::ReadySockets;
 use super::task::Task;
 use super::{Edges, WRONG_USE, environment_files, failed, processes, reaper, tree};
 use crate::config::{Capture, Ready};
-use crate::supervisor::{Event, Generation, Place};
+use crate::supervisor::{Event, Exit, Generation, Place};
 
 /// The instance of a generation, and the tasks that are about it.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(super) struct Child {
     pub(super) started: u64,
     /// False once it was reaped: its number may be somebody else's.
     pub(super) alive: bool,
+    /// It has accepted a connection of its probe.
+    pub(super) accepted: bool,
     pub(super) probe: Option<Task>,
     pub(super) quiesce: Option<Task>,
     pub(super) notify: Option<Task>,
@@ -94,6 +96,7 @@ impl Edges {
                     pidfd: spawned.pidfd,
                     started: processes::started(spawned.pid).unwrap_or(u64::MAX),
                     alive: true,
+                    accepted: false,
                     probe: None,
                     quiesce: None,
                     notify: Some(listen),
@@ -113,7 +116,8 @@ impl Edges {
 
     pub(super) fn probe(&mut self, generation: Generation) {
         let Some(child) = self.children.get_mut(&generation) else { return };
-        let probe = Probe { generation, readiness: self.config.readiness.clone(), owner: self.owner.clone() };
+        let (readiness, owner) = (self.config.readiness.clone(), self.owner.clone());
+        let probe = Probe { generation, readiness, captures: self.config.capture != Capture::Nothing, owner };
         child.probe = Some(Task::start(probe.run()));
     }
 
@@ -203,9 +207,23 @@ impl Edges {
             } else if let Some((generation, child)) = self.children.iter_mut().find(|(_, child)| child.pid == pid) {
                 child.alive = false;
                 (child.probe, child.quiesce, child.notify) = (None, None, None);
-                self.inbox.push_back(Event::Exited { generation: *generation, exit });
+                let (generation, accepted) = (*generation, child.accepted);
+                let answer = self.hint_at_exit(generation, exit).filter(|_| !accepted);
+                self.inbox.extend(answer.map(|answer| Event::NotReady { generation, answer }));
+                self.inbox.push_back(Event::Exited { generation, exit });
             }
         }
+    }
+
+    /// A command that fails before it has accepted anything may have bound the address itself, which zdr has. One like it has
+    /// never been ready then, so a bad release of a server that takes its sockets is not suspected.
+    fn hint_at_exit(&self, generation: Generation, exit: Exit) -> Option<String> {
+        // What a shell exits with when it does not find or may not execute something says enough.
+        let failed = matches!(exit, Exit::Code(code) if ![0, 126, 127].contains(&code));
+        if self.served || !failed || self.config.capture != Capture::Nothing {
+            return None;
+        }
+        self.listeners.watch(generation).ok()?.first().map(|at| hints::at_exit(&at.listener))
     }
 
     /// READY=1 counts from the generation's own processes. One that has ended since cannot be looked up any more; it knew

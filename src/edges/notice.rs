@@ -47,6 +47,11 @@ pub enum Notice {
         /// Dropped when all of them were answered.
         done: oneshot::Sender<()>,
     },
+    /// A generation has accepted a connection of a probe.
+    Accepted {
+        /// Which.
+        generation: Generation,
+    },
     /// A probe wants to look at the sockets of this generation.
     Watch {
         /// Which.

@@ -4,26 +4,29 @@
 //! the process that accepted the connection belongs to it. Judges nothing but answers; what follows from them is decided
 //! elsewhere.
 
-pub mod attribution;
+mod attribution;
+mod connection;
+mod course;
+pub mod hints;
 mod http;
+mod queue;
 mod tls;
 mod wire;
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
+use self::connection::{Connection, Ends, is_here};
+use self::course::Course;
 use self::http::{Question, Stream};
-use super::listeners::{Aimed, Reach, Target};
+use super::listeners::{Aimed, Reach, Watched};
 use super::notice::{Notice, Owner, tell};
 use crate::address::{Address, Listener};
 use crate::config::{Readiness, Ready};
-use crate::edges::kernel::sock_diag::{Accepted, SockDiag};
 use crate::supervisor::{Event, Exit, Generation};
 use crate::url::{Scheme, Url};
 
@@ -34,6 +37,8 @@ pub struct Probe {
     pub generation: Generation,
     /// The question.
     pub readiness: Readiness,
+    /// What it binds by itself is taken over, so that listeners may come while it is asked.
+    pub captures: bool,
     /// Who is told, and who aims sockets.
     pub owner: Owner,
 }
@@ -41,51 +46,45 @@ pub struct Probe {
 /// The first probes come this close together.
 const FIRST_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A look at the queue costs microseconds, and the server does not notice.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
-
-/// A connection that waits this long to be accepted is worth a word: most servers need less to start.
-const NOTEWORTHY: Duration = Duration::from_millis(250);
-
-/// Probes come at intervals of this share of the time that has passed: a start is noticed at most 3 % late.
-const SHARE: u32 = 32;
-
 impl Probe {
     /// Asks until it is ready, and tells every answer that is no.
     pub async fn run(self) {
-        let started = Instant::now();
+        let mut course = Course::begin(self.readiness.interval);
         let mut good = 0;
         while good < self.readiness.successes {
-            let answer = self.ask(started).await;
+            let answer = self.ask(&mut course).await;
             let _ = self.owner.send(Notice::Unaim);
             match answer {
                 Ok(()) => good += 1,
                 Err(answer) => {
                     good = 0;
-                    tell(&self.owner, Event::NotReady { generation: self.generation, answer });
+                    self.not_ready(answer);
                 }
             }
             if good < self.readiness.successes {
-                sleep(self.pause(started, FIRST_INTERVAL)).await;
+                sleep(course.pause(FIRST_INTERVAL)).await;
             }
         }
+        self.wait_for_the_rest(&mut course).await;
         tell(&self.owner, Event::Ready { generation: self.generation });
     }
 
-    fn pause(&self, started: Instant, first: Duration) -> Duration {
-        (started.elapsed() / SHARE).clamp(first, self.readiness.interval.max(first))
+    fn not_ready(&self, answer: String) {
+        tell(&self.owner, Event::NotReady { generation: self.generation, answer });
     }
 
-    async fn ask(&self, started: Instant) -> Result<(), String> {
-        let ready = &self.readiness.ready;
-        let said = |answer: String| format!("last probe of {ready}: {answer}");
-        match ready {
-            Ready::Path(path) => self.get_path(path).await.map_err(said),
-            Ready::Http(url) => self.get(url).await.map_err(said),
+    fn said(&self, answer: &str) -> String {
+        format!("last probe of {}: {answer}", self.readiness.ready)
+    }
+
+    async fn ask(&self, course: &mut Course) -> Result<(), String> {
+        let said = |answer: String| self.said(&answer);
+        match &self.readiness.ready {
+            Ready::Path(path) => self.get_path(path, course).await.map_err(said),
+            Ready::Http(url) => self.get(url, course).await.map_err(said),
             Ready::Exec(command) => self.run_errand(command).await.map_err(said),
-            Ready::Tcp => self.accepts(started).await,
-            Ready::Default if !self.streams().await.is_empty() => self.accepts(started).await,
-            Ready::Default => self.stays_up(self.readiness.startup_grace).await,
+            Ready::Tcp => self.accepts(course).await,
+            Ready::Default => self.accepts_or_stays_up(course).await,
             Ready::Uptime(time) => self.stays_up(*time).await,
             Ready::Notify => self.waits_for_its_word().await,
         }
@@ -93,8 +92,7 @@ impl Probe {
 
     /// READY=1 comes by another way; here is only said that it has not come yet.
     async fn waits_for_its_word(&self) -> Result<(), String> {
-        let answer = "it has not sent READY=1".to_owned();
-        tell(&self.owner, Event::NotReady { generation: self.generation, answer });
+        self.not_ready("it has not sent READY=1".to_owned());
         std::future::pending().await
     }
 
@@ -103,87 +101,79 @@ impl Probe {
         Ok(())
     }
 
-    /// The stream listeners that it has by now, with their numbers.
-    async fn streams(&self) -> Vec<(usize, Listener)> {
-        let (reply, reach) = oneshot::channel();
-        let _ = self.owner.send(Notice::Reach { generation: self.generation, reply });
-        let Reach { listeners, .. } = reach.await.unwrap_or_default();
-        listeners.into_iter().filter(|(_, listener)| listener.address.is_stream()).collect()
+    /// Where there is no stream listener to ask. One that comes meanwhile is asked.
+    async fn accepts_or_stays_up(&self, course: &mut Course) -> Result<(), String> {
+        if self.streams().await?.is_empty() {
+            self.stays_up(self.readiness.startup_grace).await?;
+            if self.streams().await?.is_empty() {
+                return Ok(());
+            }
+        }
+        self.accepts(course).await
     }
 
-    /// It has accepted a connection on its own slot of every stream listener.
-    async fn accepts(&self, started: Instant) -> Result<(), String> {
-        for (position, listener) in self.streams().await {
-            let said = |why| format!("it accepts no connection on `{}` ({}): {why}", listener.name, listener.address);
-            self.accepts_on(position, started, said).await.map_err(said)?;
+    /// It has accepted a connection on every stream listener.
+    async fn accepts(&self, course: &mut Course) -> Result<(), String> {
+        let streams = self.streams().await?;
+        if streams.is_empty() {
+            return Err("it has no TCP or Unix listener to ask".to_owned());
+        }
+        for (position, listener) in streams {
+            self.taken(position, &listener, course).await.map_err(|why| accepts_none(&listener, &why))?;
         }
         Ok(())
     }
 
-    /// The connection waits in the slot's queue, and nobody but the generation can take it out.
-    /// Said while it still waits as well, so that whoever gives up sooner than this probe can say why.
-    async fn accepts_on(
-        &self,
-        position: usize,
-        started: Instant,
-        said: impl Fn(String) -> String,
-    ) -> Result<(), String> {
-        let (stream, _) = self.connect(position).await?;
-        let (client, server) = ends(&stream).map_err(|error| error.to_string())?;
-        let mut diag = SockDiag::open().map_err(|error| format!("sock_diag: {error}"))?;
-        let (asked, mut told) = (Instant::now(), false);
-        let untaken = || "nobody takes it out of the queue".to_owned();
-        loop {
-            if !told && asked.elapsed() >= NOTEWORTHY {
-                told = true;
-                tell(&self.owner, Event::NotReady { generation: self.generation, answer: said(untaken()) });
-            }
-            match diag.accepted(client, server).map_err(|error| format!("sock_diag: {error}"))? {
-                Accepted::By { .. } => return Ok(()),
-                Accepted::NotConnected => return Err("the connection was closed".to_owned()),
-                Accepted::Waiting if asked.elapsed() >= self.readiness.limit => return Err(untaken()),
-                Accepted::Waiting => sleep(self.pause(started, FIRST_LOOK)).await,
-            }
+    /// A server that binds by itself may be ready on one address before it has bound the next. What the serving generation
+    /// listens on is waited for, but not for ever: a new release may listen on less.
+    async fn wait_for_the_rest(&self, course: &mut Course) {
+        if self.reach().await.missing.is_empty() {
+            return;
         }
+        let rest = async {
+            loop {
+                let answer = match self.reach().await.missing.first() {
+                    Some(listener) => Err(format!("it does not listen on {} yet", listener.address)),
+                    None => self.accepts(course).await,
+                };
+                let _ = self.owner.send(Notice::Unaim);
+                match answer {
+                    Ok(()) => return,
+                    Err(answer) => self.not_ready(answer),
+                }
+                sleep(course.pause(FIRST_INTERVAL)).await;
+            }
+        };
+        let _ = timeout(self.readiness.startup_grace, rest).await;
+        let _ = self.owner.send(Notice::Unaim);
     }
 
-    async fn get_path(&self, path: &str) -> Result<(), String> {
-        let streams = self.streams().await;
-        let &(position, _) = streams.first().ok_or("there is no TCP listener to ask")?;
-        let (stream, to) = self.connect(position).await?;
-        let url = Url {
-            scheme: Scheme::Http,
-            host: to.ip().to_string(),
-            port: to.port(),
-            unix_path: None,
-            path_and_query: path.to_owned(),
-        };
-        self.judge(url, tcp(stream)?, None).await
+    async fn get_path(&self, path: &str, course: &mut Course) -> Result<(), String> {
+        let streams = self.streams().await?;
+        let (position, listener) = streams.first().ok_or("there is no TCP or Unix listener to ask")?;
+        let url = |ends: Ends| Url { path_and_query: path.to_owned(), ..plain_url(ends, &listener.address) };
+        self.get_from(*position, listener, url, course).await
     }
 
     /// A URL on one of our listeners is aimed; elsewhere the answer must be attributed.
-    async fn get(&self, url: &Url) -> Result<(), String> {
-        if let Some(path) = url.unix_path.clone() {
-            let stream = UnixStream::connect(&path).map_err(|error| format!("cannot connect: {error}"))?;
-            let hook = attribution::of_unix(&stream, self.generation, self.roots().await);
-            return self.judge(url.clone(), Stream::Unix(stream), Some(hook)).await;
-        }
-        let streams = self.streams().await;
-        let to = self.resolve(url, &streams).await?;
-        if let Some(position) = listener_at(&streams, to) {
-            let (stream, _) = self.connect(position).await?;
-            return self.judge(url.clone(), tcp(stream)?, None).await;
-        }
-        let connecting = timeout(self.readiness.limit, TcpStream::connect(to)).await;
-        let stream = connecting.map_err(|_| "cannot connect: no answer".to_owned())?;
-        let stream = stream.map_err(|error| format!("cannot connect to {to}: {error}"))?;
-        let hook = match ends(&stream) {
-            Ok((client, server)) if is_here(server) => {
-                Some(attribution::of_tcp(client, server, self.generation, self.roots().await))
-            }
-            _ => None,
+    async fn get(&self, url: &Url, course: &mut Course) -> Result<(), String> {
+        let limit = self.readiness.limit;
+        let streams = self.streams().await.unwrap_or_default();
+        let to = match &url.unix_path {
+            Some(_) => None,
+            None => Some(self.resolve(url, &streams).await?),
         };
-        self.judge(url.clone(), tcp(stream)?, hook).await
+        if let Some((position, listener)) = streams.iter().find(|(_, listener)| is_at(listener, url, to)) {
+            return self.get_from(*position, listener, |_| url.clone(), course).await;
+        }
+        let connection = match (to, &url.unix_path) {
+            (Some(to), _) => Connection::to_address(to, limit).await?,
+            (None, Some(path)) => Connection::to_path(path, limit).await?,
+            (None, None) => return Err("it has no address".to_owned()),
+        };
+        let roots = self.roots().await;
+        let hook = connection.ends.are_here().then(|| attribution::hook(connection.ends, self.generation, roots));
+        self.judge(url.clone(), connection.stream, hook).await
     }
 
     async fn resolve(&self, url: &Url, streams: &[(usize, Listener)]) -> Result<SocketAddr, String> {
@@ -196,8 +186,9 @@ impl Probe {
             timeout(self.readiness.limit, looking).await.map_err(|_| "no answer from the resolver".to_owned())?;
         let addresses =
             found.map_err(|error| error.to_string())?.map_err(|error| format!("`{}`: {error}", url.host))?;
-        let ours = addresses.iter().find(|address| listener_at(streams, **address).is_some());
-        ours.or(addresses.first()).copied().ok_or_else(|| format!("`{}` has no address", url.host))
+        let ours = |address: &&SocketAddr| streams.iter().any(|(_, listener)| is_at(listener, url, Some(**address)));
+        let chosen = addresses.iter().find(ours).or(addresses.first());
+        chosen.copied().ok_or_else(|| format!("`{}` has no address", url.host))
     }
 
     async fn judge(&self, url: Url, stream: Stream, hook: Option<http::Hook>) -> Result<(), String> {
@@ -212,15 +203,33 @@ impl Probe {
         }
     }
 
-    async fn connect(&self, position: usize) -> Result<(TcpStream, SocketAddr), String> {
+    /// How it can be reached by now.
+    async fn reach(&self) -> Reach {
+        let (reply, reach) = oneshot::channel();
+        let _ = self.owner.send(Notice::Reach { generation: self.generation, reply });
+        reach.await.unwrap_or_default()
+    }
+
+    /// The stream listeners that it has by now, with their numbers.
+    async fn streams(&self) -> Result<Vec<(usize, Listener)>, String> {
+        let Reach { listeners, .. } = self.reach().await;
+        match listeners.is_empty() && self.captures {
+            true => Err("it has not listened on any address yet".to_owned()),
+            false => Ok(listeners.into_iter().filter(|(_, listener)| listener.address.is_stream()).collect()),
+        }
+    }
+
+    async fn aim(&self, position: usize) -> Result<Aimed, String> {
         let (reply, aimed) = oneshot::channel();
         let _ = self.owner.send(Notice::Aim { generation: self.generation, listener: position, reply });
         let gone = "zdr is ending".to_owned();
-        let Aimed { target, .. } = aimed.await.map_err(|_| gone)?.map_err(|error| format!("cannot aim: {error}"))?;
-        let Target::Tcp(socket, to) = target else { return Err("it is no TCP listener".to_owned()) };
-        let connecting = timeout(self.readiness.limit, socket.connect(to)).await;
-        let stream = connecting.map_err(|_| "cannot connect: no answer".to_owned())?;
-        Ok((stream.map_err(|error| format!("cannot connect: {error}"))?, to))
+        aimed.await.map_err(|_| gone)?.map_err(|error| format!("cannot aim: {error}"))
+    }
+
+    async fn sockets(&self) -> Vec<Watched> {
+        let (reply, sockets) = oneshot::channel();
+        let _ = self.owner.send(Notice::Watch { generation: self.generation, reply });
+        sockets.await.unwrap_or_default()
     }
 
     async fn roots(&self) -> Vec<(Generation, i32)> {
@@ -243,24 +252,33 @@ impl Probe {
     }
 }
 
-/// The listener that this address reaches.
-fn listener_at(streams: &[(usize, Listener)], to: SocketAddr) -> Option<usize> {
-    let meant = |(_, listener): &&(usize, Listener)| match listener.address {
-        Address::Tcp(at) => at.port() == to.port() && (at.ip() == to.ip() || at.ip().is_unspecified() && is_here(to)),
-        _ => false,
+fn accepts_none(listener: &Listener, why: &str) -> String {
+    format!("it accepts no connection on `{}` ({}): {why}", listener.name, listener.address)
+}
+
+/// A question to a listener of ours, as a client there would put it.
+fn plain_url(ends: Ends, address: &Address) -> Url {
+    let (host, port) = match ends {
+        Ends::Tcp { server, .. } => (server.ip().to_string(), server.port()),
+        Ends::Unix { .. } => ("localhost".to_owned(), Scheme::Http.default_port()),
     };
-    streams.iter().find(meant).map(|(position, _)| *position)
+    let unix_path = match address {
+        Address::Unix(path) => Some(path.clone()),
+        _ => None,
+    };
+    Url { scheme: Scheme::Http, host, port, unix_path, path_and_query: "/".to_owned() }
 }
 
-fn ends(stream: &TcpStream) -> std::io::Result<(SocketAddr, SocketAddr)> {
-    Ok((stream.local_addr()?, stream.peer_addr()?))
+/// True where this URL, whose host is at `to`, reaches this listener.
+fn is_at(listener: &Listener, url: &Url, to: Option<SocketAddr>) -> bool {
+    match (&listener.address, to) {
+        (Address::Tcp(at), Some(to)) => {
+            at.port() == to.port() && (at.ip() == to.ip() || at.ip().is_unspecified() && is_here(to))
+        }
+        (Address::Unix(path), None) => url.unix_path.as_ref() == Some(path),
+        _ => false,
+    }
 }
 
-fn tcp(stream: TcpStream) -> Result<Stream, String> {
-    stream.into_std().map(Stream::Tcp).map_err(|error| error.to_string())
-}
-
-/// An address that this machine answers itself: its sockets can be looked up. Others are taken at their word.
-fn is_here(address: SocketAddr) -> bool {
-    address.ip().is_loopback() || std::net::UdpSocket::bind((address.ip(), 0)).is_ok()
-}
+#[cfg(test)]
+mod tests;

@@ -1,78 +1,82 @@
 //! Who answers: the process that accepted a probe, and the generation it belongs to.
 //!
-//! Called between the question and its last bytes, so that nobody has answered yet.
+//! The kernel names the socket that the server got (`sock_diag(7)`), `/proc` who holds it. Asked before the server can know
+//! the question, so that nobody has answered yet.
 
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::thread::park_timeout;
 use std::time::Duration;
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-
+use super::connection::Ends;
 use super::http::Hook;
 use crate::edges::kernel::sock_diag::{Accepted, SockDiag};
-use crate::edges::processes::{holder, holder_anywhere, program, tree};
+use crate::edges::processes::{holder, holder_anywhere, orphans, program, sockets, tree};
+use crate::edges::quiesce::marker;
 use crate::supervisor::Generation;
 
 /// How long a connection may wait to be accepted, in polls of one millisecond.
 const POLLS: u32 = 3000;
 
-/// For a TCP connection to this machine: the kernel names the socket that the server got, /proc who holds it.
-pub(super) fn of_tcp(
-    client: SocketAddr,
-    server: SocketAddr,
-    wanted: Generation,
-    roots: Vec<(Generation, i32)>,
-) -> Hook {
+/// Who took connections out of a queue.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The wanted generation has the connection with this inode.
+    Its(u32),
+    /// Somebody else, in words.
+    Others(String),
+    /// A socket has its inode shortly before the process has a descriptor for it (`do_accept` in net/socket.c).
+    NotSeenYet,
+}
+
+/// Whose these connections are, by the inodes of the servers' ends.
+pub(super) fn whose(inodes: &[u32], wanted: Generation, roots: &[(Generation, i32)]) -> Whose {
+    // The wanted generation first: it is the small tree, and the usual answer.
+    let its = roots.iter().find(|(generation, _)| *generation == wanted).map(|(_, root)| of(wanted, *root, roots));
+    let held = its.map(|processes| sockets(&processes).unwrap_or_default()).unwrap_or_default();
+    if let Some(inode) = inodes.iter().find(|inode| held.contains(inode)) {
+        return Whose::Its(*inode);
+    }
+    let in_words = |inode: &u32| {
+        let others = roots.iter().filter(|(generation, _)| *generation != wanted);
+        let mut holders = others.map(|(other, root)| (*other, holder(*inode, &of(*other, *root, roots))));
+        if let Some((other, Some(pid))) = holders.find(|(_, pid)| pid.is_some()) {
+            let who = program(pid).unwrap_or_else(|| "?".to_owned());
+            return Some(format!("answered by process {pid} ({who}) of generation {other}, not by the new one"));
+        }
+        let (pid, who) = holder_anywhere(*inode)?;
+        Some(format!("answered by process {pid} ({who}), which does not belong to zdr"))
+    };
+    inodes.iter().find_map(in_words).map_or(Whose::NotSeenYet, Whose::Others)
+}
+
+/// The processes of a generation, those whose parents are gone included.
+pub(super) fn of(generation: Generation, root: i32, roots: &[(Generation, i32)]) -> Vec<i32> {
+    let known: Vec<i32> = roots.iter().map(|(_, root)| *root).collect();
+    let mut processes = tree(root);
+    processes.extend(orphans(&known, &marker(generation)));
+    processes
+}
+
+/// Waits until a connection to this machine is accepted, and tells whether the wanted generation has it.
+pub(super) fn hook(ends: Ends, wanted: Generation, roots: Vec<(Generation, i32)>) -> Hook {
     Box::new(move || {
-        let mut diag = SockDiag::open().map_err(|error| format!("cannot tell who answers: sock_diag: {error}"))?;
+        let unknown = |error| format!("cannot tell who answers: sock_diag: {error}");
+        let mut diag = SockDiag::open().map_err(unknown)?;
+        let mut last = "nobody accepts the connection";
         for _ in 0..POLLS {
-            match diag.accepted(client, server).map_err(|error| format!("cannot tell who answers: {error}"))? {
-                Accepted::By { inode } => return belongs(inode, wanted, &roots),
+            match ends.accepted(&mut diag).map_err(unknown)? {
                 Accepted::NotConnected => return Err("the connection was closed".to_owned()),
-                Accepted::Waiting => park_timeout(Duration::from_millis(1)),
+                Accepted::Waiting => {}
+                Accepted::By { inode } => match whose(&[inode], wanted, &roots) {
+                    Whose::Its(_) => return Ok(()),
+                    Whose::Others(why) => return Err(why),
+                    Whose::NotSeenYet => last = UNSEEN,
+                },
             }
+            park_timeout(Duration::from_millis(1));
         }
-        Err("nobody accepts the connection".to_owned())
+        Err(last.to_owned())
     })
 }
 
-/// For a Unix socket: the kernel tells who called listen(2) (SO_PEERCRED, unix(7)).
-pub(super) fn of_unix(stream: &UnixStream, wanted: Generation, roots: Vec<(Generation, i32)>) -> Hook {
-    let peer = getsockopt(&stream.as_fd(), PeerCredentials);
-    Box::new(move || {
-        let pid = peer.map_err(|error| format!("cannot tell who answers: {error}"))?.pid();
-        owned(pid, wanted, &roots)
-    })
-}
-
-fn belongs(inode: u32, wanted: Generation, roots: &[(Generation, i32)]) -> Result<(), String> {
-    // The new generation first: it is the small tree, and the usual answer.
-    let newest_first = roots.iter().filter(|(generation, _)| *generation == wanted);
-    for (generation, root) in newest_first.chain(roots.iter().filter(|(generation, _)| *generation != wanted)) {
-        if let Some(pid) = holder(inode, &tree(*root)) {
-            return answered(pid, Some(*generation), wanted);
-        }
-    }
-    match holder_anywhere(inode) {
-        Some((pid, _)) => answered(pid, None, wanted),
-        None => Err("cannot tell who answers: /proc does not show who holds the connection".to_owned()),
-    }
-}
-
-fn owned(pid: i32, wanted: Generation, roots: &[(Generation, i32)]) -> Result<(), String> {
-    let generation = roots.iter().find(|(_, root)| tree(*root).contains(&pid)).map(|(generation, _)| *generation);
-    answered(pid, generation, wanted)
-}
-
-fn answered(pid: i32, generation: Option<Generation>, wanted: Generation) -> Result<(), String> {
-    let who = program(pid).unwrap_or_else(|| "?".to_owned());
-    match generation {
-        Some(generation) if generation == wanted => Ok(()),
-        Some(generation) => {
-            Err(format!("answered by process {pid} ({who}) of generation {generation}, not by the new one"))
-        }
-        None => Err(format!("answered by process {pid} ({who}), which does not belong to zdr")),
-    }
-}
+/// For a connection that somebody has accepted whom `/proc` does not show.
+pub(super) const UNSEEN: &str = "cannot tell who answers: /proc does not show who holds the connection";

@@ -1,0 +1,74 @@
+//! How the asking has gone so far, and what follows from it for the next question.
+//!
+//! Knows no socket: it counts, and keeps words from changing too often.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Probes come at intervals of this share of the time that has passed: a start is noticed at most 3 % late.
+const SHARE: u32 = 32;
+
+/// On a shared socket whoever is quicker gets the connection: several at once reach most servers.
+const SOME: usize = 4;
+
+/// A server that takes all it finds in one turn, as nginx does with `multi_accept`, must be offered more.
+const MANY: usize = 16;
+
+/// So many polls that reached others alone call for more connections.
+const PATIENCE: u32 = 8;
+
+/// Looking through /proc costs more than a probe, and words that change with every probe tell nobody anything.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The asking of one generation.
+#[derive(Debug)]
+pub(super) struct Course {
+    started: Instant,
+    longest: Duration,
+    misses: u32,
+    pub(super) hint: Words,
+    pub(super) others: Words,
+}
+
+/// Words that were found and are kept for a while.
+#[derive(Debug, Default)]
+pub(super) struct Words(Option<(Instant, String)>);
+
+impl Course {
+    /// It begins now; questions come at least this often.
+    pub(super) fn begin(longest: Duration) -> Self {
+        Self { started: Instant::now(), longest, misses: 0, hint: Words::default(), others: Words::default() }
+    }
+
+    /// How long to wait until the next look, if the first come so close together.
+    pub(super) fn pause(&self, first: Duration) -> Duration {
+        (self.started.elapsed() / SHARE).clamp(first, self.longest.max(first))
+    }
+
+    /// How many connections a shared socket is offered at once.
+    pub(super) fn crowd(&self) -> usize {
+        if self.misses < PATIENCE { SOME } else { MANY }
+    }
+
+    /// Others alone have taken what was offered.
+    pub(super) fn missed(&mut self) {
+        self.misses += 1;
+    }
+}
+
+impl Words {
+    /// Those that are kept, if they are fresh.
+    pub(super) fn kept(&self) -> Option<&str> {
+        self.0.as_ref().filter(|(since, _)| since.elapsed() < FRESH).map(|(_, words)| words.as_str())
+    }
+
+    /// Keeps these, unless there are fresh ones; those that count are returned.
+    pub(super) fn keep(&mut self, words: String) -> String {
+        if let Some(kept) = self.kept() {
+            return kept.to_owned();
+        }
+        self.0 = Some((Instant::now(), words.clone()));
+        words
+    }
+}
