@@ -131,7 +131,7 @@ fn an_address_that_is_bound_twice_or_again_is_treated_as_the_kernel_would() {
 fn a_unix_path_that_the_server_removes_and_binds_again_refuses_nobody() {
     let setup = captured(&[]);
     let path = setup.place("app.sock");
-    let zdr = setup.command(&server(&[&path])).start();
+    let mut zdr = setup.command(&server(&[&path])).start();
     let asked = std::sync::atomic::AtomicBool::new(true);
     std::thread::scope(|scope| {
         let client = scope.spawn(|| {
@@ -151,6 +151,7 @@ fn a_unix_path_that_the_server_removes_and_binds_again_refuses_nobody() {
     });
     assert_eq!(ask(Path::new(&path)), "generation 6");
     assert_eq!(zdr.client(&["stop"]).code, 0);
+    zdr.ended();
     let left: Vec<_> = fs::read_dir(zdr.folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("app.sock")), "{left:?}");
 }

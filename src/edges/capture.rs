@@ -16,7 +16,6 @@ use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use super::Edges;
-use super::kernel::keeper::Keeper;
 use super::kernel::pidfd::PidFd;
 use super::kernel::readable::Readable;
 use super::kernel::seccomp::{Call, Notification, Notifier, read_memory, read_string};
@@ -32,17 +31,14 @@ use crate::supervisor::{Event, Generation};
 #[derive(Debug)]
 pub(super) struct Watch {
     notifier: Notifier,
-    /// Answers in our place when we are gone.
-    _keeper: Keeper,
     _task: Task,
 }
 
 impl Watch {
-    pub(super) fn start(notifier: Notifier, keeper: Keeper, generation: Generation, owner: Owner) -> io::Result<Self> {
-        keeper.keep(&notifier)?;
+    pub(super) fn start(notifier: Notifier, generation: Generation, owner: Owner) -> io::Result<Self> {
         let readable = Readable::new(notifier.as_fd().try_clone_to_owned()?)?;
         let task = Task::start(tell(readable, generation, owner));
-        Ok(Self { notifier, _keeper: keeper, _task: task })
+        Ok(Self { notifier, _task: task })
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use super::identity::Identity;
 use super::kernel::clone::{Program, SpawnError, Spawned, Step, candidates, spawn};
+use super::kernel::keeper::Keeper;
 use super::limits;
 use super::listeners::Lent;
 use crate::address::Address;
@@ -54,7 +55,7 @@ pub struct Start<'a> {
     /// Its sockets.
     pub lent: Vec<Lent<'a>>,
     /// Whether what it binds by itself is taken over.
-    pub capture: bool,
+    pub capture: Option<&'a Keeper>,
 }
 
 /// Where an instance says that it is ready.
@@ -306,7 +307,7 @@ mod tests {
             said_on: Some(SaidOn { notify: Path::new("/n"), einhorn: Path::new("/e") }),
             admin: Path::new("/a"),
             lent,
-            capture: false,
+            capture: None,
         };
         for (given, filled) in [
             ("--fd={fd}", "--fd=3"),

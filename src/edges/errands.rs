@@ -43,7 +43,7 @@ impl Edges {
             said_on: None,
             admin: &admin,
             lent,
-            capture: false,
+            capture: None,
         };
         match start.spawn() {
             Ok(spawned) => {

@@ -77,7 +77,7 @@ impl Edges {
             said_on: Some(sockets.paths()),
             admin: &admin,
             lent,
-            capture: captures,
+            capture: keeper.as_ref(),
         };
         let started = start.spawn();
         failed("watch the names of Unix sockets", self.names.add(self.listeners.files()));
@@ -85,8 +85,9 @@ impl Edges {
             Ok(spawned) => {
                 let listen = Task::start(sockets.listen(generation, self.owner.clone()));
                 self.keepers.extend(keeper.as_ref().map(Keeper::pid));
-                let watch = spawned.notifier.zip(keeper);
-                let watch = watch.map(|(at, keeper)| Watch::start(at, keeper, generation, self.owner.clone()));
+                let watch = spawned.notify.zip(keeper);
+                let watch =
+                    watch.map(|(notify, keeper)| Watch::start(keeper.keep(notify), generation, self.owner.clone()));
                 let capture = watch.transpose().unwrap_or_else(|error| {
                     error!(%generation, %error, "cannot watch its system calls");
                     None

@@ -10,15 +10,16 @@ use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::Resource;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::pipe2;
 
 use self::child::Prepared;
+use super::keeper::Keeper;
 use super::pidfd::PidFd;
-use super::seccomp::{Filter, Notifier};
+use super::seccomp::Filter;
 use crate::config::Limit;
 
 /// A program to be started.
@@ -47,7 +48,7 @@ pub struct Program<'a> {
     /// Adds LISTEN_PID with its own process id, which only it can know (sd_listen_fds(3)).
     pub listen_pid: bool,
     /// Notifies us of the calls by which it and its processes make listeners.
-    pub capture: bool,
+    pub capture: Option<&'a Keeper>,
 }
 
 /// A user and groups.
@@ -69,7 +70,7 @@ pub struct Spawned {
     /// The process itself.
     pub pidfd: PidFd,
     /// Where its calls are notified, if that was asked for.
-    pub notifier: Option<Notifier>,
+    pub notify: Option<OwnedFd>,
 }
 
 /// What could not be done on the way.
@@ -177,7 +178,7 @@ pub fn spawn(program: &Program<'_>) -> Result<Spawned, SpawnError> {
     let lent =
         program.descriptors.iter().map(|fd| copy(*fd, first_free)).collect::<io::Result<Vec<_>>>().map_err(prepare)?;
     let (report, told) = report_pipe(first_free).map_err(prepare)?;
-    let handover = program.capture.then(|| handover(first_free)).transpose().map_err(prepare)?;
+    let handover = program.capture.map(|_| handover(first_free)).transpose().map_err(prepare)?;
     let hand = handover.as_ref().map(|(_, theirs)| theirs.as_raw_fd());
     let mut prepared = Prepared::new(program, &lent, told.as_raw_fd(), hand);
 
@@ -201,9 +202,9 @@ pub fn spawn(program: &Program<'_>) -> Result<Spawned, SpawnError> {
     match read_report(report) {
         None => {
             // It was sent before the program was executed, so it is there.
-            let notifier = handover.map(|(ours, _)| Filter::sent(ours.as_fd()).and_then(Notifier::new)).transpose();
-            let notifier = notifier.map_err(|source| SpawnError { step: Step::Capture, source })?;
-            Ok(Spawned { pid, pidfd: PidFd::from_owned(pidfd), notifier })
+            let notify = handover.map(|(ours, _)| Filter::sent(&ours)).transpose();
+            let notify = notify.map_err(|source| SpawnError { step: Step::Capture, source })?;
+            Ok(Spawned { pid, pidfd: PidFd::from_owned(pidfd), notify })
         }
         Some(error) => {
             // It has told us and ends now; nobody else knows of it, so it is waited for here.
@@ -227,8 +228,8 @@ fn report_pipe(at_least: RawFd) -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// The way that a descriptor takes from the child to us: our end and the child's.
-fn handover(at_least: RawFd) -> io::Result<(OwnedFd, OwnedFd)> {
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+fn handover(at_least: RawFd) -> io::Result<(UnixStream, OwnedFd)> {
+    let (ours, theirs) = UnixStream::pair()?;
     Ok((ours, copy(theirs.as_fd(), at_least)?))
 }
 

@@ -5,6 +5,7 @@
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 pub use self::filter::Filter;
-pub(super) use self::ledger::{Ledger, State};
+use self::ledger::State;
+pub(super) use self::ledger::{ENTRIES, Ledger};
 pub use self::memory::{read_memory, read_string};
 
 mod filter;
@@ -20,7 +22,7 @@ mod ledger;
 mod memory;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// What zdr knows of the kernel's structures; a later kernel may append to them (seccomp_unotify(2)).
 const NOTIFICATION: usize = size_of::<libc::seccomp_notif>();
@@ -73,20 +75,23 @@ pub enum Call {
     },
 }
 
-/// The receiving end of a filter.
-#[derive(Debug)]
+/// The receiving end of a filter; a clone is another handle of the same. When the last one and the last unanswered call
+/// are gone, the keeper takes over.
+#[derive(Clone, Debug)]
 pub struct Notifier(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     notify: OwnedFd,
     ledger: Ledger,
+    /// The keeper takes over when this is closed.
+    _keeper: Option<UnixStream>,
 }
 
 impl Notifier {
-    /// From the descriptor that `Filter::sent` gave.
-    pub fn new(notify: OwnedFd) -> io::Result<Self> {
-        Ok(Self(Arc::new(Shared { notify, ledger: Ledger::new()? })))
+    /// From the descriptor that `Filter::sent` gave, and what a keeper watches.
+    pub(super) fn new(notify: OwnedFd, ledger: Ledger, keeper: Option<UnixStream>) -> Self {
+        Self(Arc::new(Shared { notify, ledger, _keeper: keeper }))
     }
 
     /// Takes the next call, never waits for one. None is also the answer while 64 calls are unanswered; more wait in the kernel.
@@ -94,7 +99,7 @@ impl Notifier {
     /// # Errors
     /// `UnexpectedEof` when no process is left under the filter: nothing will come any more (Linux 5.9).
     pub fn receive(&self) -> io::Result<Option<Notification>> {
-        let Shared { notify, ledger } = &*self.0;
+        let Shared { notify, ledger, .. } = &*self.0;
         let mut asked = [PollFd::new(notify.as_fd(), PollFlags::POLLIN)];
         // The receiving call would wait, whatever O_NONBLOCK says, so it is asked only for what is there.
         match poll(&mut asked, PollTimeout::ZERO) {
@@ -183,11 +188,6 @@ impl Notifier {
         }
         self.done(notification);
         Ok(())
-    }
-
-    /// Another handle of the same.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self(Arc::clone(&self.0)))
     }
 }
 

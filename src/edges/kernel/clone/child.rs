@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use super::super::keeper::Keeper;
 use super::super::seccomp::Filter;
 use super::{Program, Step};
 
@@ -61,7 +62,7 @@ impl<'a> Prepared<'a> {
             lent: lent.iter().map(AsRawFd::as_raw_fd).collect(),
             told,
             listen_pid,
-            capture: handover.map(|handover| (Filter::new(), handover)),
+            capture: program.capture.map(Keeper::filter).zip(handover),
             program,
         }
     }

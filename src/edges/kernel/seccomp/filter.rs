@@ -3,12 +3,13 @@
 //! It looks at numbers only (seccomp(2): a filter cannot follow pointers) and never refuses a call.
 
 use std::fmt;
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::ptr;
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use sendfd::RecvWithFd;
 // Opcodes of classic BPF, `<linux/bpf_common.h>`.
 const LOAD_WORD: u16 = 0x20;
 const JUMP_IF_EQUAL: u16 = 0x15;
@@ -42,6 +43,8 @@ const INSTRUCTIONS: u16 = 13;
 
 /// The filter, prepared before clone so that the child only makes system calls.
 pub struct Filter {
+    /// The keeper is told as well, and first.
+    keeper: Option<RawFd>,
     instructions: [libc::sock_filter; INSTRUCTIONS as usize],
 }
 
@@ -51,19 +54,13 @@ impl fmt::Debug for Filter {
     }
 }
 
-impl Default for Filter {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Filter {
     /// Lays it out.
     ///
     /// For all numbers but four the kernel sees that nothing else decides, and remembers that they are allowed, so that
     /// they do not run the filter at all (`seccomp_cache_prepare` in kernel/seccomp.c, Linux 5.11). The numbers of
     /// x32 programs have a bit of their own and equal none of the four.
-    pub fn new() -> Self {
+    pub(in crate::edges::kernel) fn new(keeper: Option<RawFd>) -> Self {
         const LENGTH_OF_BIND: u8 = 7;
         const FLAGS_OF_UNLINKAT: u8 = 9;
         const ALLOW: u8 = 11;
@@ -90,7 +87,7 @@ impl Filter {
             // Jumps count from the instruction after them.
             libc::sock_filter { code, jt: yes - next, jf: no - next, k }
         });
-        Self { instructions }
+        Self { keeper, instructions }
     }
 
     /// Puts this process under the filter, for ever, and sends the notify descriptor over `told`, a connected Unix
@@ -109,7 +106,9 @@ impl Filter {
         let notify = unsafe { self.install()? };
         // SAFETY: the descriptor is this process's own, and closed once.
         unsafe {
-            let sent = send(told, notify);
+            // The keeper first: from then on it does not matter when zdr is killed.
+            let kept = self.keeper.map_or(Ok(()), |keeper| send(keeper, notify));
+            let sent = kept.and_then(|()| send(told, notify));
             libc::syscall(libc::SYS_close, notify);
             sent
         }
@@ -145,20 +144,16 @@ impl Filter {
     }
 
     /// Takes what `enter` sent, closed on exec. Waits for it; an end of file says that the child never got there.
-    pub fn sent(from: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-        let mut byte = [0];
-        let mut bytes = [IoSliceMut::new(&mut byte)];
-        let mut room = nix::cmsg_space!(RawFd);
-        let message = recvmsg::<()>(from.as_raw_fd(), &mut bytes, Some(&mut room), MsgFlags::MSG_CMSG_CLOEXEC)?;
-        for control in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(descriptors) = control
-                && let [descriptor] = descriptors[..]
-            {
-                // SAFETY: the kernel has just made this descriptor for us.
-                return Ok(unsafe { OwnedFd::from_raw_fd(descriptor) });
-            }
+    pub fn sent(from: &UnixStream) -> io::Result<OwnedFd> {
+        let (mut byte, mut room) = ([0], [-1]);
+        let (_, descriptors) = from.recv_with_fd(&mut byte, &mut room)?;
+        if descriptors == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Err(io::ErrorKind::UnexpectedEof.into())
+        // SAFETY: the kernel has just made this descriptor for us.
+        let notify = unsafe { OwnedFd::from_raw_fd(room[0]) };
+        fcntl(&notify, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        Ok(notify)
     }
 }
 

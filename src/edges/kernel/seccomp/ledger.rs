@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::{NOTIFICATION, RESPONSE, RESPONSE_ROOM};
 
 /// How many calls may wait for an answer at once.
-pub(super) const ENTRIES: usize = 64;
+pub(in crate::edges::kernel) const ENTRIES: usize = 64;
 
 /// What precedes the kernel's structure in an entry: its state, and room to keep it aligned.
 const HEAD: usize = 8;
@@ -100,6 +100,22 @@ impl Ledger {
     /// Whether what it asks for is done already.
     pub(super) fn is_done(&self, entry: usize) -> bool {
         self.state(entry).load(Ordering::Acquire) == State::Done.number()
+    }
+
+    /// The number of the call in this entry, and whether what it asks for is done.
+    pub(in crate::edges::kernel) fn unanswered(&self, entry: usize) -> Option<(u64, bool)> {
+        let state = self.state(entry).load(Ordering::Acquire);
+        let id = self.id(entry).load(Ordering::Relaxed);
+        // An entry without a number was claimed and not written to.
+        (state != State::Free.number() && id != 0).then_some((id, state == State::Done.number()))
+    }
+
+    /// The first structure, zeroed as the kernel wants it, for whoever is the only one left that uses this.
+    pub(in crate::edges::kernel) fn first(&self) -> *mut u8 {
+        let structure = self.structure(0);
+        // SAFETY: the structure lies within the mapping.
+        unsafe { structure.write_bytes(0, self.notification) };
+        structure
     }
 
     fn state(&self, entry: usize) -> &AtomicU32 {
