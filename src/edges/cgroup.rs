@@ -25,7 +25,7 @@ pub struct ControlGroups {
 #[derive(Clone, Debug)]
 pub struct ControlGroup {
     path: PathBuf,
-    procs: Arc<File>,
+    directory: Arc<File>,
 }
 
 impl ControlGroups {
@@ -43,11 +43,11 @@ impl ControlGroups {
     pub fn make(&self, generation: Generation) -> Option<ControlGroup> {
         let path = self.own.as_ref()?.join(format!("zdr-{}-g{generation}", process::id()));
         fs::create_dir(&path).ok()?;
-        let Ok(procs) = OpenOptions::new().write(true).open(path.join("cgroup.procs")) else {
+        let Ok(directory) = File::open(&path) else {
             remove(&path);
             return None;
         };
-        Some(ControlGroup { path, procs: Arc::new(procs) })
+        Some(ControlGroup { path, directory: Arc::new(directory) })
     }
 
     /// Removes the group, if there is one, as soon as its last process has gone.
@@ -64,9 +64,9 @@ impl ControlGroups {
 }
 
 impl ControlGroup {
-    /// What a process is put into it by.
-    pub fn entry(&self) -> BorrowedFd<'_> {
-        self.procs.as_fd()
+    /// Its directory, by which a process is put into it.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
     }
 
     /// Its living processes, and those of the groups that were made in it.

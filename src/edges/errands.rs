@@ -39,7 +39,7 @@ impl Edges {
             process: &process,
             from_files: child.map_or(&[], |child| &child.from_files),
             identity: self.identity.as_ref(),
-            control_group: child.and_then(|child| child.control_group.as_ref()).map(ControlGroup::entry),
+            control_group: child.and_then(|child| child.control_group.as_ref()).map(ControlGroup::directory),
             said_on: None,
             admin: &admin,
             lent,

@@ -73,7 +73,7 @@ impl Edges {
             process: &self.config.process,
             from_files: &from_files,
             identity: self.identity.as_ref(),
-            control_group: control_group.as_ref().map(ControlGroup::entry),
+            control_group: control_group.as_ref().map(ControlGroup::directory),
             said_on: Some(sockets.paths()),
             admin: &admin,
             lent,

@@ -18,6 +18,8 @@ pub(super) struct Prepared<'a> {
     environment: Vec<*const libc::c_char>,
     directory: *const libc::c_char,
     control_group: Option<RawFd>,
+    /// It was made in its control group and needs not move there.
+    pub(super) is_in_group: bool,
     lent: Vec<RawFd>,
     /// Numbers of resources with the soft and the hard limit, as `struct rlimit64` has them.
     limits: Vec<(libc::c_long, [u64; 2])>,
@@ -54,6 +56,7 @@ impl<'a> Prepared<'a> {
             environment,
             directory: program.directory.as_ref().map_or(ptr::null(), |directory| directory.as_ptr()),
             control_group: program.control_group.map(|group| group.as_raw_fd()),
+            is_in_group: false,
             limits: program
                 .limits
                 .iter()
@@ -103,9 +106,11 @@ impl<'a> Prepared<'a> {
             if libc::syscall(libc::SYS_setpgid, 0, 0) < 0 {
                 return Step::Group;
             }
-            if let Some(group) = self.control_group {
+            if let Some(group) = self.control_group.filter(|_| !self.is_in_group) {
                 // Zero is whoever writes it (cgroups(7)). Who is not let in is still found as a descendant.
-                libc::syscall(libc::SYS_write, group, c"0".as_ptr(), 1);
+                let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+                let list = libc::syscall(libc::SYS_openat, group, c"cgroup.procs".as_ptr(), flags, 0);
+                libc::syscall(libc::SYS_write, list, c"0".as_ptr(), 1);
             }
             let mut number: RawFd = 3;
             for fd in &self.lent {
