@@ -118,6 +118,17 @@ fn mask_limits_and_rights_are_as_asked() {
 }
 
 #[test]
+fn a_limit_that_zdr_may_not_give_is_refused_before_anything_is_started() {
+    let low = ["sh", "-c", "ulimit -n 1000 && exec \"$@\"", "sh"].into_iter().chain(NOBODY).collect::<Vec<_>>();
+    let setup = Setup::of(&["true"]).option("--limit", "nofile=500:2000").through(&low);
+    let told = setup.output();
+    assert_eq!(told.code, 2, "{told:?}");
+    let words =
+        "--limit nofile=2000 is more than zdr may give: its own hard limit is 1000; choose less, or raise that first";
+    assert_eq!(told.error, format!("zdr: {words}\n"));
+}
+
+#[test]
 fn sockets_are_made_before_by_the_rights_of_zdr() {
     // In a network of its own, where the port is free.
     let up = ["unshare", "--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"];
