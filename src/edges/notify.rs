@@ -77,7 +77,10 @@ impl NotifyPlace {
 
     /// Only one zdr at a time changes the folder (flock(2)): a socket answers as a dead one does for a moment while it is made.
     fn alone(&self) -> io::Result<File> {
-        let folder = File::open(self.start.parent().unwrap_or(Path::new("/")))?;
+        let folder = self.start.parent().unwrap_or(Path::new("/"));
+        // Somebody may have tidied up since the last time, as is usual below /tmp.
+        passable(folder, nix::unistd::geteuid().as_raw())?;
+        let folder = File::open(folder)?;
         folder.lock()?;
         Ok(folder)
     }
@@ -197,6 +200,22 @@ mod tests {
         for message in [&b"READY=10"[..], b"READY=0", b"xREADY=1", b"", b"\n\n", b"\xff\xfe"] {
             assert!(!says_ready(message));
         }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_was_removed_is_made_again_and_one_that_others_can_change_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = base.path().join("folder");
+        let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let place = NotifyPlace { start: folder.join("name"), sender: Some(own) };
+        for generation in 1..3 {
+            let _socket = place.bind(Generation(generation)).unwrap();
+            assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o711);
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+        assert!(place.bind(Generation(3)).unwrap_err().to_string().contains("belongs to somebody else"));
     }
 
     #[tokio::test]
