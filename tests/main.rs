@@ -34,4 +34,5 @@ mod servers;
 mod start;
 mod start_errors;
 mod udp;
+mod unix;
 mod usage;
