@@ -78,8 +78,7 @@ fn plays_zdr() {
             notifier.done(notification);
         }
     }
-    // Where nothing is counted among the results of tests.
-    writeln!(fs::File::create("/proc/self/fd/2").unwrap(), "keeper {keeper}").unwrap();
+    writeln!(io::stderr(), "keeper {keeper}").unwrap();
     loop {
         std::thread::park();
     }
@@ -103,9 +102,11 @@ fn kill_one_that(part: &str, user: Option<u32>) -> Killed {
     let mut told = BufReader::new(zdr.stderr.take().unwrap()).lines();
     let keeper = told.find_map(|line| line.unwrap().strip_prefix("keeper ")?.parse().ok()).unwrap();
     let keeper = End::of(keeper);
+    // Taken first, because waiting would close it.
+    let input = zdr.stdin.take().unwrap();
     zdr.kill().unwrap();
     zdr.wait().unwrap();
-    Killed { keeper, input: zdr.stdin.take().unwrap(), output: BufReader::new(zdr.stdout.take().unwrap()) }
+    Killed { keeper, input, output: BufReader::new(zdr.stdout.take().unwrap()) }
 }
 
 fn nothing_fails_or_hangs_after(part: &str, user: Option<u32>) {
@@ -166,7 +167,7 @@ fn a_keeper_that_gets_nothing_to_keep_ends() {
 
 #[test]
 fn a_keeper_ends_with_the_last_process_of_its_server_while_zdr_lives() {
-    let (mut program, _notifier, keeper) = kept(python("input()").stdin(Stdio::piped()));
+    let (mut program, _notifier, keeper) = kept(python("import sys; sys.stdin.read()").stdin(Stdio::piped()));
     let keeper = End::of(keeper);
     assert!(!keeper.has_come());
     drop(program.stdin.take());
@@ -176,7 +177,7 @@ fn a_keeper_ends_with_the_last_process_of_its_server_while_zdr_lives() {
 
 #[test]
 fn a_keeper_holds_nothing_of_zdrs_and_cannot_be_interrupted() {
-    let (mut program, _notifier, keeper) = kept(python("input()").stdin(Stdio::piped()));
+    let (mut program, _notifier, keeper) = kept(python("import sys; sys.stdin.read()").stdin(Stdio::piped()));
     let of = |name: &str| fs::read_to_string(format!("/proc/{keeper}/{name}")).unwrap();
     let ready = |status: &str| status.contains("Name:\tzdr-keeper\n") && status.contains("State:\tS");
     while !ready(&of("status")) || !fs::exists(format!("/proc/{keeper}/fd/4")).unwrap() {
