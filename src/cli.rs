@@ -70,6 +70,7 @@ pub struct RunArgs {
 
 /// The options of `zdr run`, which `zdr rehearse` takes as well.
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct RunOptions {
     /// Listen on [NAME=]ADDRESS[,KEY=VALUE...] and lend it to the command: `8080`, `127.0.0.1:8080`, `[::1]:8080`,
     /// `tcp://..`, `udp://..`, `unix:/run/app.sock`, `unix:@abstract`. Keys: backlog, nodelay, v6only, freebind,

@@ -238,11 +238,11 @@ impl Plan {
         command
     }
 
-    /// What `zdr run` is started with. Where to listen is ours to say unless the user has said it in one way or another.
+    /// What `zdr run` is started with: what the user would start it with. Only of the sample server is known where it listens.
     fn run_arguments(&self, admin: &Path) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = ["run", "--name", "rehearsal", "--admin"].map(OsString::from).to_vec();
         arguments.push(admin.into());
-        if !self.says(&["-l", "--listen", "--capture", "-c", "--config"]) {
+        if self.is_of_the_sample() && !self.says(&["-l", "--listen", "--capture", "-c", "--config"]) {
             arguments.extend(["--listen", "127.0.0.1:0"].map(OsString::from));
         }
         if self.is_of_the_sample() && !self.says(&["--ready", "--ready-url"]) {
@@ -266,10 +266,10 @@ impl Plan {
     }
 
     fn hint(&self) -> &'static str {
-        if self.is_of_the_sample() || self.says(&["--capture"]) {
+        if self.is_of_the_sample() || self.says(&["-l", "--listen", "--capture"]) {
             ""
         } else {
-            " (a server that binds an address of its own, rather than LISTEN_FDS or `{port}`, needs `--capture always`)"
+            " (a server that takes its socket from LISTEN_FDS or `{port}`, rather than binding it, needs `--listen`)"
         }
     }
 

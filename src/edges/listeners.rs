@@ -238,13 +238,10 @@ impl Listeners {
 
     fn free_slot(&mut self) -> Result<usize, ListenError> {
         let free = |(slot, users): (usize, &Vec<Generation>)| users.is_empty() && slot != self.steered;
-        let slot = match self.slots.iter().enumerate().position(free) {
-            Some(slot) => slot,
-            None => {
-                self.slots.push(Vec::new());
-                self.slots.len() - 1
-            }
-        };
+        let slot = self.slots.iter().enumerate().position(free).unwrap_or(self.slots.len());
+        if slot == self.slots.len() {
+            self.slots.push(Vec::new());
+        }
         let ours = self.inodes();
         for lane in self.lanes.iter_mut().filter(|lane| lane.claims.is_none()) {
             lane.socket(slot, &ours)?;

@@ -276,13 +276,13 @@ fn run_arguments(plan: &Plan) -> String {
 }
 
 #[test]
-fn the_rehearsal_chooses_where_to_listen_unless_the_user_did() {
+fn the_rehearsal_starts_a_server_as_its_user_would_and_the_sample_where_it_can() {
     let start = "run --name rehearsal --admin /a.sock";
     let mut plan = Plan::new("/zdr".into());
     let sample = "--listen 127.0.0.1:0 --ready /health -- /zdr sample-server --work 5ms";
     assert_eq!(run_arguments(&plan), format!("{start} {sample}"));
     plan.command = Some(vec!["./server".into()]);
-    assert_eq!(run_arguments(&plan), format!("{start} --listen 127.0.0.1:0 -- ./server"));
+    assert_eq!(run_arguments(&plan), format!("{start} -- ./server"));
     for option in ["--listen=:8080", "-l8080", "-l", "--capture"] {
         plan.run_options = vec![option.into()];
         assert_eq!(run_arguments(&plan), format!("{start} {option} -- ./server"));
