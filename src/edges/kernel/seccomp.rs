@@ -1,6 +1,8 @@
 //! seccomp user notification: calls of an instance that wait for an answer by zdr (seccomp_unotify(2)).
 //!
 //! It never decides what becomes of a call. One that is dropped without an answer goes on, so that none waits for ever.
+//! Until a call is received, a signal ends its wait: with SA_RESTART it begins again under a new number, without it is
+//! EINTR, which bind(2) alone never gives (kernel: `seccomp_do_user_notification`). So calls are received without delay.
 
 use std::io;
 use std::mem::size_of;
@@ -44,7 +46,7 @@ pub struct Notification {
     id: u64,
     entry: usize,
     answered: AtomicBool,
-    shared: Arc<Shared>,
+    notifier: Notifier,
 }
 
 /// A call as it was made, its pointers into the caller's memory.
@@ -131,7 +133,7 @@ impl Notifier {
             id: told.id,
             entry,
             answered: AtomicBool::new(false),
-            shared: Arc::clone(&self.0),
+            notifier: self.clone(),
         };
         let Some(call) = Call::read(&told.data) else {
             // Not by our filter; it goes on when it is dropped.
@@ -150,12 +152,12 @@ impl Notifier {
 
     /// Lets the kernel carry the call out as if there had been no filter.
     pub fn go_on(&self, notification: &Notification) -> io::Result<()> {
-        notification.respond(&Response::go_on(notification.id))
+        self.respond(notification, &Response::go_on(notification.id))
     }
 
     /// Answers in the kernel's place: 0, or the number of an error. A caller that was killed meanwhile is ENOENT.
     pub fn answer(&self, notification: &Notification, result: Result<(), i32>) -> io::Result<()> {
-        notification.respond(&Response::result(notification.id, result))
+        self.respond(notification, &Response::result(notification.id, result))
     }
 
     /// Remembers that what the call asks for is done. Should zdr be killed before it answers, the keeper answers 0.
@@ -189,6 +191,15 @@ impl Notifier {
         self.done(notification);
         Ok(())
     }
+
+    fn respond(&self, notification: &Notification, response: &Response) -> io::Result<()> {
+        // SAFETY: the descriptor is open for the time of the call.
+        let sent = unsafe { response.send(self.0.notify.as_raw_fd()) };
+        if !notification.answered.swap(true, Ordering::AcqRel) {
+            self.0.ledger.set(notification.entry, State::Free);
+        }
+        sent.map_err(io::Error::from_raw_os_error)
+    }
 }
 
 impl AsFd for Notifier {
@@ -197,26 +208,15 @@ impl AsFd for Notifier {
     }
 }
 
-impl Notification {
-    fn respond(&self, response: &Response) -> io::Result<()> {
-        // SAFETY: the kernel reads the structure, which lives for the time of the call and has room behind it.
-        let sent = unsafe { response.send(self.shared.notify.as_raw_fd()) };
-        if !self.answered.swap(true, Ordering::AcqRel) {
-            self.shared.ledger.set(self.entry, State::Free);
-        }
-        sent.map_err(io::Error::from_raw_os_error)
-    }
-}
-
 impl Drop for Notification {
     fn drop(&mut self) {
         if !self.answered.load(Ordering::Acquire) {
-            let response = match self.shared.ledger.is_done(self.entry) {
+            let response = match self.notifier.0.ledger.is_done(self.entry) {
                 true => Response::result(self.id, Ok(())),
                 false => Response::go_on(self.id),
             };
             // A caller that is gone needs no answer.
-            let _ = self.respond(&response);
+            let _ = self.notifier.respond(self, &response);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 /// A read that ends at a multiple of this never needs a page beyond the one it begins in: pages are at least so large.
-const SMALLEST_PAGE: u64 = 4096;
+const SMALLEST_PAGE: usize = 4096;
 
 /// Reads what is at this place, less where the mapping ends before.
 pub fn read_memory(thread: i32, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -19,10 +19,10 @@ pub fn read_memory(thread: i32, at: u64, buffer: &mut [u8]) -> io::Result<usize>
 pub fn read_string(thread: i32, at: u64, limit: usize) -> io::Result<CString> {
     let memory = File::open(format!("/proc/{thread}/mem"))?;
     let mut text = Vec::new();
-    let mut page = [0; SMALLEST_PAGE as usize];
+    let mut page = [0; SMALLEST_PAGE];
     let mut at = at;
     while text.len() <= limit {
-        let rest = usize::try_from(SMALLEST_PAGE - at % SMALLEST_PAGE).map_err(io::Error::other)?;
+        let rest = SMALLEST_PAGE - usize::try_from(at).map_err(io::Error::other)? % SMALLEST_PAGE;
         let read = memory.read_at(&mut page[..rest], at)?;
         let new = &page[..read];
         match new.iter().position(|&byte| byte == 0) {

@@ -1,6 +1,6 @@
 //! A filter on real programs.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -117,7 +117,7 @@ fn a_user_without_rights_is_captured_at_the_price_of_set_uid_programs() {
 #[test]
 fn root_keeps_its_privileges() {
     if !nix::unistd::geteuid().is_root() {
-        return eprintln!("not shown: this takes root");
+        return writeln!(io::stderr(), "not shown: this takes root").unwrap();
     }
     let (_, said) = capture(&mut python("print(open('/proc/self/status').read())")).let_go_on();
     assert!(said.contains("NoNewPrivs:\t0"), "{said}");
