@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sys::socket::{Backlog, SockType, SockaddrStorage, bind, getsockopt, listen, setsockopt, sockopt};
+use nix::sys::socket::{SockType, SockaddrStorage, bind, getsockopt, setsockopt, sockopt};
 use tracing::{info, warn};
 
 use super::group::Group;
@@ -175,7 +175,13 @@ impl Listeners {
         let inode = inode(socket);
         let is_it = |lane: &&mut Lane| lane.get(slot).is_some_and(|socket| make::inode(socket) == inode);
         if let Some(lane) = self.lanes.iter_mut().find(is_it) {
-            return lane.listened(generation, backlog, (self.steered == slot).then_some(slot)).map(|()| Answer::GoOn);
+            lane.listened(generation, backlog, (self.steered == slot).then_some(slot))?;
+            if lane.listener.address.socket().is_none() {
+                // Clients of a Unix socket are told who has called listen(2) (SO_PEERCRED, unix(7)).
+                return Ok(Answer::GoOn);
+            }
+            make::listen_again(&lane.listener, socket).map_err(|source| ListenError::socket(&lane.listener, source))?;
+            return Ok(Answer::Done(Ok(())));
         }
         let Some(at) = self.bound.iter().position(|bound| bound.inode == inode && bound.generation == generation)
         else {
@@ -189,9 +195,9 @@ impl Listeners {
             self.lanes[position].listened(generation, backlog, None)?;
             return Ok(self.lanes[position].get(slot).map_or(Answer::GoOn, |socket| Answer::Place(socket.as_fd())));
         }
-        listener.options.backlog = backlog_of(backlog);
-        if let Err(error) = listen(socket, Backlog::new(backlog).unwrap_or(Backlog::MAXALLOWABLE)) {
-            return Ok(Answer::Done(Err(error as i32)));
+        listener.options.backlog = roomy(backlog);
+        if let Err(error) = make::listen_again(&listener, socket) {
+            return Ok(Answer::Done(Err(error.raw_os_error().unwrap_or(libc::EADDRINUSE))));
         }
         self.capture(slot, generation, socket, listener)?;
         Ok(Answer::Done(Ok(())))
@@ -218,7 +224,7 @@ impl Listeners {
             Err(_) => return Ok(()),
         };
         let mut listener = self.named(address);
-        listener.options.backlog = backlog_of(backlog);
+        listener.options.backlog = roomy(backlog);
         let said = |source| ListenError::socket(&listener, source);
         let copy = socket.try_clone().map_err(said)?;
         let way = match &listener.address {
@@ -321,7 +327,7 @@ impl Lane {
         if self.claims.is_none() || self.is_of(generation) {
             return Ok(());
         }
-        self.listener.options.backlog = backlog_of(backlog);
+        self.listener.options.backlog = roomy(backlog);
         self.claim(generation);
         serving.map_or(Ok(()), |slot| self.steer(slot)).map_err(|source| ListenError::steer(&self.listener, source))
     }
@@ -350,8 +356,10 @@ fn copy_options(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn backlog_of(given: i32) -> u32 {
-    u32::try_from(given).unwrap_or(u32::MAX)
+/// At least the usual one of zdr: the queue holds what comes while generations change, and servers ask for as little as 5
+/// (`socketserver` of Python). Where it is full, clients wait a second for their next try.
+fn roomy(backlog: i32) -> u32 {
+    u32::try_from(backlog).unwrap_or(u32::MAX).max(Options::default().backlog)
 }
 
 /// Ports below this need a right (`net.ipv4.ip_unprivileged_port_start`, ip(7)).
