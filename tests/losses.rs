@@ -3,7 +3,7 @@
 //! Five reloads each in an ordinary run. The long form, 200 of each with a line of figures, is
 //! `ZDR_LONG=1 cargo test --release --test zdr losses -- --nocapture --test-threads=1`.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use humantime::format_rfc3339_millis;
@@ -14,6 +14,11 @@ use crate::servers::{End, asyncio, gunicorn, rust, server, threads};
 
 /// Two loads at a time would measure each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Waits until no other load is on.
+pub fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A server, and how it is put under load.
 struct Trial {
@@ -39,7 +44,7 @@ impl Trial {
     /// A server that dies at once is also asked by clients without keep-alive alone: only then does every old generation fall
     /// idle, and is signalled as soon as ever possible.
     fn loses_nothing(self) {
-        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         let Self { setup, end, rate } = self;
         let zdr = setup.option("--drain-idle", "1s").start();
         lose_nothing(&zdr, end, rate, 4);
@@ -128,12 +133,12 @@ fn an_asyncio_server_that_dies_at_once_loses_no_new_connection() {
 
 #[test]
 fn a_node_server_that_ends_in_order_loses_nothing() {
-    trial(&server("node", "node.js", End::InOrder), End::InOrder).loses_nothing();
+    trial(&server("node", "node/server.js", End::InOrder), End::InOrder).loses_nothing();
 }
 
 #[test]
 fn a_node_server_that_dies_at_once_loses_no_new_connection() {
-    trial(&server("node", "node.js", End::Abrupt), End::Abrupt).loses_nothing();
+    trial(&server("node", "node/server.js", End::Abrupt), End::Abrupt).loses_nothing();
 }
 
 /// As its README starts it: `zdr run --listen 127.0.0.1:8080 --ready /health -- gunicorn app:app`.

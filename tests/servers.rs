@@ -31,11 +31,11 @@ pub fn installed(name: &str) -> String {
 
 /// The Python server on asyncio.
 pub fn asyncio(end: End) -> Vec<String> {
-    server(&installed("python"), "aio.py", end)
+    server(&installed("python"), "asyncio/server.py", end)
 }
 
 pub fn threads(end: End) -> Vec<String> {
-    server(&installed("python"), "threads.py", end)
+    server(&installed("python"), "threads/server.py", end)
 }
 
 pub fn rust(end: End) -> Vec<String> {
@@ -44,6 +44,6 @@ pub fn rust(end: End) -> Vec<String> {
 }
 
 pub fn gunicorn(options: &[&str]) -> Vec<String> {
-    let own = [installed("gunicorn"), "--chdir".to_owned(), in_servers("")].into_iter();
+    let own = [installed("gunicorn"), "--chdir".to_owned(), in_servers("gunicorn")].into_iter();
     own.chain(options.iter().map(ToString::to_string)).chain(["app:app".to_owned()]).collect()
 }
