@@ -42,6 +42,9 @@ pub struct Mode {
     #[serde(default)]
     pub variant: String,
     command: Vec<String>,
+    /// Keys of the listener.
+    #[serde(default)]
+    keys: Vec<String>,
     /// More options for `zdr run`.
     #[serde(default)]
     options: Vec<String>,
@@ -207,6 +210,7 @@ impl Row {
             fs::write(setup.folder().join(file), self.fill_in(&text, &temp, port)).expect("a filled-in file");
         }
         let words = |given: &[String]| given.iter().map(|word| self.fill_in(word, &temp, port)).collect::<Vec<_>>();
+        let listen = [vec![listen], mode.keys.clone()].concat().join(",");
         let setup = match mode.takes {
             Takes::Capture => setup.listen(&[]),
             Takes::ListenFds | Takes::Argument | Takes::Dialect => setup.listen(&[&listen]),
