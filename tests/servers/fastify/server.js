@@ -5,7 +5,9 @@ const app = require("fastify")();
 const WORK_MS = 10;
 const generation = process.env.ZDR_GENERATION ?? "";
 
-app.addHook("onRequest", async (request, reply) => reply.header("X-Generation", generation));
+app.addHook("onRequest", async (request, reply) => {
+  reply.header("X-Generation", generation);
+});
 app.get("/health", async () => `generation ${generation}\n`);
 app.get("/", async () => {
   await new Promise((resolve) => setTimeout(resolve, WORK_MS));

@@ -1,6 +1,6 @@
 // Two workers of node's cluster module behind one socket: that of LISTEN_FDS, or a port given as the argument.
 //
-// On SIGTERM the primary asks its workers to finish, and ends when they have.
+// On SIGTERM the primary asks its workers to finish, and ends when the last one has.
 
 const cluster = require("node:cluster");
 const http = require("node:http");
@@ -12,7 +12,9 @@ const generation = process.env.ZDR_GENERATION ?? "";
 
 function lead() {
   for (let worker = 0; worker < WORKERS; worker++) cluster.fork();
-  process.on("SIGTERM", () => cluster.disconnect(() => process.exit(0)));
+  process.on("SIGTERM", () => {
+    for (const worker of Object.values(cluster.workers)) worker.send("finish");
+  });
 }
 
 function serve() {
@@ -26,8 +28,11 @@ function serve() {
     if (request.url === "/health") answer();
     else setTimeout(answer, WORK_MS);
   });
-  process.on("disconnect", () => (ending = true));
-  process.on("SIGTERM", () => {});
+  // Answers tell their clients to go, because `disconnect` waits until the last has gone.
+  process.on("message", () => {
+    ending = true;
+    cluster.worker.disconnect();
+  });
   const port = process.argv[2];
   server.listen(port ? { port: Number(port), host: "127.0.0.1" } : { fd: FIRST_SOCKET });
 }
