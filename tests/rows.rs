@@ -71,6 +71,8 @@ pub struct Mode {
     pub loses_kept: Option<String>,
     /// Why it loses requests over new connections, where it does.
     pub loses_new: Option<String>,
+    /// Why a crash costs more requests than were under way, where it does.
+    pub crash_cuts: Option<String>,
     /// Why a second generation cannot run beside the first, where it cannot.
     pub no_second: Option<String>,
 }

@@ -57,11 +57,12 @@ fn notes(results: &[Result]) -> String {
             notes += &if row.server.notes.is_empty() { "\n".to_owned() } else { format!(": {}\n", row.server.notes) };
         }
         last = &row.name;
-        let Mode { loses_new, loses_kept, no_second, .. } = &row.mode;
+        let Mode { loses_new, loses_kept, no_second, crash_cuts, .. } = &row.mode;
         let known = [
             ("loses new connections", loses_new),
             ("loses kept-alive ones", loses_kept),
             ("cannot be reloaded", no_second),
+            ("suffers from a crash", crash_cuts),
         ];
         for (what, why) in known {
             if let Some(why) = why {

@@ -142,6 +142,11 @@ fn crash(row: &Row, zdr: &Zdr, target: &Target) -> u64 {
     zdr.wait_until("the next one to serve", |status| in_seat(status, "serving") > serving);
     assert!(load.answers(), "no answers after the crash:\n{}", load.stop());
     let report = load.stop();
+    if row.mode.crash_cuts.is_some() {
+        let refused = report.new_connection.failures.contains_key(&Failure::Refused);
+        assert!(!refused, "a crash made it refuse:\n{report}");
+        return report.failed();
+    }
     let cut = |failure: &Failure| matches!(failure, Failure::Reset | Failure::Closed | Failure::Short);
     assert!(report.new_connection.failures.keys().all(cut), "a crash did more than to cut:\n{report}");
     assert!(report.failed() <= 2 * CLIENTS as u64, "a crash cut more than was under way:\n{report}");
