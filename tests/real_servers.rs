@@ -47,6 +47,27 @@ fn a_node_server_survives_everything() {
 }
 
 #[test]
+fn a_go_server_that_binds_by_itself_survives_everything() {
+    survives("go", "capture, Shutdown on TERM");
+}
+
+#[test]
+fn a_node_server_that_binds_by_itself_survives_everything() {
+    survives("node", "capture, finishes on TERM");
+}
+
+#[test]
+fn nginx_that_binds_by_itself_survives_everything() {
+    survives("nginx", "capture");
+}
+
+/// With no code of its own at all.
+#[test]
+fn python_s_own_http_server_survives_everything() {
+    survives("threads", "capture, python3 -m http.server");
+}
+
+#[test]
 fn a_threaded_python_server_survives_everything() {
     survives("threads", "LISTEN_FDS, threads, finishes on TERM");
 }
