@@ -92,6 +92,7 @@ impl From<io::Error> for RunError {
 /// Runs a supervisor to its end and answers with its exit code.
 pub fn run(config: Config) -> Result<u8, RunError> {
     keep_little();
+    let inherited = config.inherit.then(inherited).transpose()?;
     let asked = &config.process;
     let identity = Identity::look_up(asked.user.as_deref(), asked.group.as_deref())?;
     limits::check(&asked.limits)?;
@@ -103,9 +104,9 @@ pub fn run(config: Config) -> Result<u8, RunError> {
     });
     let admin = AdminAddress::take(&config.name, &path)?;
     let health = config.health.iter().map(HealthAddress::bind).collect::<Result<Vec<_>, _>>()?;
-    let listeners = match config.inherit {
-        true => Listeners::inherit(Inherited::take(std::env::var("LISTEN_FDNAMES").ok().as_deref())?)?,
-        false => Listeners::bind(&config.listeners)?,
+    let listeners = match inherited {
+        Some(inherited) => Listeners::inherit(inherited)?,
+        None => Listeners::bind(&config.listeners)?,
     };
     // One thread at rest: the one that runs the loop. Threads for blocking work come and go.
     let runtime = Builder::new_current_thread()
@@ -117,6 +118,12 @@ pub fn run(config: Config) -> Result<u8, RunError> {
     let code = runtime.block_on(serve(config, identity, admin, health, listeners));
     runtime.shutdown_background();
     code
+}
+
+/// Before anything else is opened, which would get the number of a descriptor that was promised and is not there.
+fn inherited() -> Result<Inherited, ListenError> {
+    let variable = |name| std::env::var(name).ok();
+    Inherited::take(&variable("LISTEN_FDS").unwrap_or_default(), variable("LISTEN_FDNAMES").as_deref())
 }
 
 async fn serve(

@@ -49,6 +49,10 @@ pub struct Listeners {
     probes: VecDeque<SocketAddr>,
     /// The number of the next listener.
     next: usize,
+    /// The sockets of the first slot are open elsewhere as well, and stay when zdr ends: what waits there is not lost.
+    outlived: bool,
+    /// New connections are held.
+    held: bool,
 }
 
 /// A slot's socket on its way to a generation.
@@ -163,6 +167,8 @@ impl Listeners {
         }
         self.disclaim(generation);
         self.unaim();
+        // Where that fails, they are held as before.
+        let _ = self.leave_to_the_next();
         dropped
     }
 
@@ -176,11 +182,23 @@ impl Listeners {
         steered
     }
 
-    /// Leaves new connections to the clients' next try; what has begun is finished.
+    /// Leaves new connections to the next zdr, or to the clients' next try; what has begun is finished.
     pub fn hold(&mut self) -> io::Result<()> {
+        self.held = true;
         let slot = self.free_slot().map_err(|error| io::Error::other(error.to_string()))?;
         let ours = self.inodes();
-        self.lanes.iter_mut().map(|lane| lane.hold(slot, &ours)).fold(Ok(()), Result::and)
+        let held = self.lanes.iter_mut().map(|lane| lane.hold(slot, &ours)).fold(Ok(()), Result::and);
+        held.and(self.leave_to_the_next())
+    }
+
+    /// What is new waits in the sockets that zdr was started with, once nobody accepts there any more.
+    fn leave_to_the_next(&mut self) -> io::Result<()> {
+        if !self.held || !self.outlived || !self.slots[0].is_empty() {
+            return Ok(());
+        }
+        self.steered = 0;
+        let lent = self.lanes.iter_mut().filter(|lane| lane.claims.is_none());
+        lent.map(|lane| lane.steer(0)).fold(Ok(()), Result::and)
     }
 
     /// A connection to this listener that reaches the slot of this generation, and nobody else's does.
@@ -237,7 +255,10 @@ impl Listeners {
     }
 
     fn free_slot(&mut self) -> Result<usize, ListenError> {
-        let free = |(slot, users): (usize, &Vec<Generation>)| users.is_empty() && slot != self.steered;
+        // The first slot is left alone, so that what comes when zdr ends can wait there.
+        let kept = self.outlived.then_some(0);
+        let free =
+            |(slot, users): (usize, &Vec<Generation>)| users.is_empty() && slot != self.steered && Some(slot) != kept;
         let slot = self.slots.iter().enumerate().position(free).unwrap_or(self.slots.len());
         if slot == self.slots.len() {
             self.slots.push(Vec::new());

@@ -27,6 +27,12 @@ pub fn accept_queue(fd: BorrowedFd<'_>) -> io::Result<usize> {
     usize::try_from(info.tcpi_unacked).map_err(io::Error::other)
 }
 
+/// How many connections may wait there: `tcpi_sacked`, in the same place.
+pub fn accept_limit(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let info: libc::tcp_info = get(fd, libc::IPPROTO_TCP, libc::TCP_INFO)?;
+    Ok(info.tcpi_sacked)
+}
+
 /// How many bytes of datagrams wait in a socket, as the kernel accounts for them (SO_MEMINFO, `SK_MEMINFO_RMEM_ALLOC`).
 pub fn receive_queue(fd: BorrowedFd<'_>) -> io::Result<usize> {
     const SO_MEMINFO: i32 = 55;

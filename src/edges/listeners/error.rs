@@ -36,8 +36,8 @@ pub enum ListenError {
     },
     /// A descriptor that zdr was started with is not what it should be.
     Inherited {
-        /// Its number.
-        number: usize,
+        /// Its number; None where it is the variable that is wrong.
+        number: Option<usize>,
         /// What is wrong with it.
         why: String,
     },
@@ -89,8 +89,14 @@ impl fmt::Display for ListenError {
                 f,
                 "cannot listen on {address}: there is a file that is no socket; remove it or choose another path"
             ),
-            Self::Inherited { number, why } => {
-                write!(f, "cannot use descriptor {number} of LISTEN_FDS: {why}; name the sockets with --listen instead")
+            Self::Inherited { number: Some(number), why } => {
+                write!(
+                    f,
+                    "cannot use descriptor {number} of LISTEN_FDS: {why}; pass another one, or none and use --listen"
+                )
+            }
+            Self::Inherited { number: None, why } => {
+                write!(f, "cannot use LISTEN_FDS: {why}; unset it, or use --listen")
             }
         }
     }

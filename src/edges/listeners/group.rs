@@ -48,9 +48,6 @@ impl Group {
         let (socket, address) = make::first(listener)?;
         listener.address = address;
         let mut group = Self::of(0, socket).map_err(|source| ListenError::socket(listener, source))?;
-        // Before a second one is there, which the kernel would choose at times.
-        steer(group.any(), Steering { serving: 0, probe: None })
-            .map_err(|source| ListenError::steer(listener, source))?;
         let ours = group.inodes();
         group.socket(1, listener, &ours)?;
         Ok(group)
@@ -72,10 +69,18 @@ impl Group {
     /// their inodes: other listeners may have the address as well.
     pub(super) fn socket(&mut self, slot: usize, listener: &Listener, ours: &[u64]) -> Result<&OwnedFd, ListenError> {
         if !self.sockets.contains_key(&slot) {
-            let socket = make::another(listener, ours, self.uid)?;
+            // In force before there is a second one, which the kernel would choose at times. For one that listened
+            // before it was to be shared there is no group yet, and the second one takes nothing until there is.
+            let serving = Steering { serving: self.place(self.steered), probe: None };
+            let deaf = self.places.len() < 2 && steer(self.any(), serving).is_err();
+            let socket = make::another(listener, ours, self.uid, deaf)?;
             self.sockets.insert(slot, socket);
             self.places.push(slot);
             self.put_in_force(None).map_err(|source| ListenError::steer(listener, source))?;
+            if deaf {
+                let hears = make::set_least_hops(&self.sockets[&slot], listener, 0);
+                hears.map_err(|source| ListenError::socket(listener, source))?;
+            }
         }
         Ok(&self.sockets[&slot])
     }
@@ -154,7 +159,7 @@ impl Group {
             }
         }
         for slot in &dead {
-            let socket = make::another(listener, ours, self.uid)?;
+            let socket = make::another(listener, ours, self.uid, false)?;
             self.sockets.insert(*slot, socket);
             self.places.push(*slot);
         }

@@ -1,18 +1,28 @@
 //! Sockets that zdr itself was started with: `LISTEN_FDS`, as systemd and others pass them (sd_listen_fds(3)).
 //!
-//! They stay open where they came from, so that connections wait there while zdr is restarted.
+//! They stay open where they came from, so that connections wait there while zdr is restarted. Never closes or unbinds
+//! anything of whoever passed them on.
 
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use listenfd::ListenFd;
-use nix::sys::socket::{UnixAddr, getsockname, setsockopt, sockopt};
+use nix::sys::socket::{SockaddrStorage, UnixAddr, getpeername, getsockname, getsockopt, setsockopt, sockopt};
+use nix::sys::stat::fstat;
+use nix::unistd::geteuid;
+use tracing::info;
 
 use super::group::Group;
 use super::lane::{Lane, Way};
 use super::make::{address_of, inode, listen_again};
+use super::queue::{backlog, is_nonblocking};
 use super::{ListenError, Listeners};
 use crate::address::{Address, Listener, Options};
+
+/// The first descriptor that is passed on (`SD_LISTEN_FDS_START`).
+const FIRST: usize = 3;
 
 /// What was passed on to zdr.
 #[derive(Debug)]
@@ -26,16 +36,22 @@ enum Kind {
 }
 
 impl Inherited {
-    /// Takes them from the environment, once. Nobody may have started a thread yet: the variables are removed.
-    pub fn take(names: Option<&str>) -> Result<Self, ListenError> {
+    /// Takes them from the environment, once, and before zdr opens anything: a descriptor that was promised and is not
+    /// there would be one of ours. Nobody may have started a thread yet: the variables are removed.
+    pub fn take(number: &str, names: Option<&str>) -> Result<Self, ListenError> {
+        // More than the kernel lets a process have would only cost memory.
+        if !number.parse::<u16>().is_ok_and(|number| number > 0) {
+            let why = format!("`{number}` is no number of sockets");
+            return Err(ListenError::Inherited { number: None, why });
+        }
         let mut passed = ListenFd::from_env();
         let names: Vec<&str> = names.map(|names| names.split(':').collect()).unwrap_or_default();
         let mut taken: Vec<(String, OwnedFd, Kind)> = Vec::new();
         for position in 0..passed.len() {
-            let (socket, kind) = take(&mut passed, position)?;
+            let (socket, kind) = take(&mut passed, position).map_err(at(position))?;
             let name = names.get(position).copied().filter(|name| !name.is_empty());
             let mut name = name.map_or_else(|| unnamed(position), ToOwned::to_owned);
-            if taken.iter().any(|(other, ..)| *other == name) {
+            while taken.iter().any(|(other, ..)| *other == name) {
                 name = format!("{name}{}", position + 1);
             }
             taken.push((name, socket, kind));
@@ -44,65 +60,96 @@ impl Inherited {
     }
 }
 
+fn at(position: usize) -> impl Fn(String) -> ListenError {
+    move |why| ListenError::Inherited { number: Some(FIRST + position), why }
+}
+
 fn unnamed(position: usize) -> String {
     if position == 0 { "main".to_owned() } else { format!("listener{}", position + 1) }
 }
 
-fn take(passed: &mut ListenFd, position: usize) -> Result<(OwnedFd, Kind), ListenError> {
-    if let Ok(Some(tcp)) = passed.take_tcp_listener(position) {
-        return Ok((tcp.into(), Kind::Tcp));
+fn take(passed: &mut ListenFd, position: usize) -> Result<(OwnedFd, Kind), String> {
+    match fs::read_link(format!("/proc/self/fd/{}", FIRST + position)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && fs::exists("/proc/self/fd").unwrap_or_default() => {
+            return Err("it is not open".to_owned());
+        }
+        Ok(file) if !file.to_string_lossy().starts_with("socket:") => {
+            return Err(format!("it is no socket but {}", file.display()));
+        }
+        _ => {}
     }
-    if let Ok(Some(udp)) = passed.take_udp_socket(position) {
-        return Ok((udp.into(), Kind::Udp));
+    let (socket, kind): (OwnedFd, Kind) = if let Ok(Some(tcp)) = passed.take_tcp_listener(position) {
+        (tcp.into(), Kind::Tcp)
+    } else if let Ok(Some(udp)) = passed.take_udp_socket(position) {
+        (udp.into(), Kind::Udp)
+    } else if let Ok(Some(unix)) = passed.take_unix_listener(position) {
+        (unix.into(), Kind::Unix)
+    } else {
+        return Err("it is no TCP, UDP or Unix stream socket".to_owned());
+    };
+    match getpeername::<SockaddrStorage>(socket.as_raw_fd()) {
+        Ok(_) => Err("it is connected to a client already, as `Accept=yes` of a socket unit makes it".to_owned()),
+        Err(_) => Ok((socket, kind)),
     }
-    if let Ok(Some(unix)) = passed.take_unix_listener(position) {
-        return Ok((unix.into(), Kind::Unix));
-    }
-    let why = "it is no TCP, UDP or Unix stream socket".to_owned();
-    Err(ListenError::Inherited { number: 3 + position, why })
 }
 
 impl Listeners {
     /// Takes over what was passed on. Slots are made beside it where the kernel allows it: for sockets of this user.
     pub fn inherit(passed: Inherited) -> Result<Self, ListenError> {
-        let mut listeners = Self { slots: vec![Vec::new(), Vec::new()], ..Self::default() };
+        let mut listeners = Self { slots: vec![Vec::new(), Vec::new()], outlived: true, ..Self::default() };
         for (position, (name, socket, kind)) in passed.0.into_iter().enumerate() {
-            let lane = inherit(listeners.next, name, socket, kind)
-                .map_err(|why| ListenError::Inherited { number: 3 + position, why })?;
+            let listener = listener(name, &socket, kind).map_err(at(position))?;
+            if let Some(other) = listeners.all().position(|other| other.address == listener.address) {
+                let why = format!("it listens on {}, as descriptor {} does", listener.address, FIRST + other);
+                return Err(at(position)(why));
+            }
+            let lane = inherit(listeners.next, listener, socket).map_err(|error| at(position)(error.to_string()))?;
             listeners.add(lane);
         }
         Ok(listeners)
     }
 }
 
-fn inherit(number: usize, name: String, socket: OwnedFd, kind: Kind) -> Result<Lane, String> {
-    let said = |error: std::io::Error| error.to_string();
-    let mut options = Options::default();
+/// What it is like is what zdr makes its other slots like.
+fn listener(name: String, socket: &OwnedFd, kind: Kind) -> Result<Listener, String> {
+    let said = |error: io::Error| error.to_string();
+    let mut options = Options { nonblocking: is_nonblocking(socket.as_fd()).map_err(said)?, ..Options::default() };
     let address = match kind {
-        Kind::Unix => unix_address(&socket)?,
-        Kind::Tcp => Address::Tcp(address_of(&socket).map_err(said)?),
-        Kind::Udp => Address::Udp(address_of(&socket).map_err(said)?),
+        Kind::Unix => unix_address(socket)?,
+        Kind::Tcp => Address::Tcp(address_of(socket).map_err(said)?),
+        Kind::Udp => Address::Udp(address_of(socket).map_err(said)?),
     };
+    if address.socket().is_some_and(|address| address.port() == 0) {
+        return Err("it has no port yet".to_owned());
+    }
     if let Some(SocketAddr::V6(_)) = address.socket() {
-        options.v6only = nix::sys::socket::getsockopt(&socket, sockopt::Ipv6V6Only).unwrap_or_default();
+        options.v6only = getsockopt(socket, sockopt::Ipv6V6Only).unwrap_or_default();
     }
     if kind == Kind::Tcp {
-        options.nodelay = nix::sys::socket::getsockopt(&socket, sockopt::TcpNoDelay).unwrap_or_default();
+        options.nodelay = getsockopt(socket, sockopt::TcpNoDelay).unwrap_or_default();
     }
-    let listener = Listener { name, address, options };
-    // One that was only bound is made to listen; for the others this changes the backlog alone.
-    listen_again(&listener, &socket).map_err(said)?;
-    let way = match kind {
-        Kind::Unix => Way::Shared(socket),
-        Kind::Tcp | Kind::Udp => slots_beside(&listener, socket).map_err(said)?,
+    let mut listener = Listener { name, address, options };
+    if getsockopt(socket, sockopt::AcceptConn).unwrap_or_default() {
+        listener.options.backlog = backlog(&listener, socket.as_fd()).unwrap_or(listener.options.backlog);
+    }
+    Ok(listener)
+}
+
+fn inherit(number: usize, listener: Listener, socket: OwnedFd) -> io::Result<Lane> {
+    // For one that was only bound.
+    listen_again(&listener, &socket)?;
+    let way = match &listener.address {
+        Address::Unix(_) | Address::Abstract(_) => Way::Shared(socket),
+        Address::Tcp(_) | Address::Udp(_) => slots_beside(&listener, socket)?,
     };
     Ok(Lane { number, listener, way, claims: None })
 }
 
 /// SO_REUSEPORT may be set on a socket that listens already (kernel: `sk_setsockopt`); whether another one may share the
 /// address is decided when that is bound.
-fn slots_beside(listener: &Listener, socket: OwnedFd) -> std::io::Result<Way> {
+fn slots_beside(listener: &Listener, socket: OwnedFd) -> io::Result<Way> {
     let spare = socket.try_clone()?;
+    let shared = getsockopt(&socket, sockopt::ReusePort).unwrap_or_default();
     if setsockopt(&socket, sockopt::ReusePort, &true).is_err() {
         return Ok(Way::Shared(spare));
     }
@@ -110,11 +157,13 @@ fn slots_beside(listener: &Listener, socket: OwnedFd) -> std::io::Result<Way> {
     match group.socket(1, listener, &[inode(&spare)]) {
         Ok(_) => Ok(Way::Group(group)),
         Err(error) => {
-            tracing::info!(
-                address = %listener.address,
-                "{error}; the socket that zdr was started with is shared between generations"
-            );
-            setsockopt(&spare, sockopt::ReusePort, &false)?;
+            let owner = fstat(&spare)?.st_uid;
+            let why = match owner == geteuid().as_raw() {
+                true => error.to_string(),
+                false => format!("it belongs to user {owner}, and only that one may make more"),
+            };
+            info!(address = %listener.address, "generations share the socket that zdr was started with: {why}");
+            setsockopt(&spare, sockopt::ReusePort, &shared)?;
             Ok(Way::Shared(spare))
         }
     }

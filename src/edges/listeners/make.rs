@@ -22,11 +22,11 @@ use crate::edges::processes::holder_anywhere;
 /// The first socket of a listener, and the address it got.
 pub(super) fn first(listener: &Listener) -> Result<(OwnedFd, Address), ListenError> {
     nobody_else(listener, &[])?;
-    let (made, listener) = match make(listener, None) {
+    let (made, listener) = match make(listener, None, false) {
         Err(error) if lacks_ipv6(&error) && is_any_ipv6(listener) => {
             let any = listener.address.socket().map_or(0, |socket| socket.port());
             let listener = with_socket(listener, SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), any));
-            (make(&listener, None), listener)
+            (make(&listener, None, false), listener)
         }
         made => (made, listener.clone()),
     };
@@ -41,12 +41,14 @@ pub(super) fn first(listener: &Listener) -> Result<(OwnedFd, Address), ListenErr
 ///
 /// All belong to one user: the kernel lets nobody else share the address (`inet_csk_bind_conflict`), and it asks whom the
 /// socket's file belongs to, not who binds it (`sockfs_setattr` in net/socket.c).
-pub(super) fn another(listener: &Listener, ours: &[u64], uid: u32) -> Result<OwnedFd, ListenError> {
+///
+/// A deaf one takes no connection yet: their first packets are dropped, and come again.
+pub(super) fn another(listener: &Listener, ours: &[u64], uid: u32, deaf: bool) -> Result<OwnedFd, ListenError> {
     nobody_else(listener, ours)?;
-    make(listener, Some(uid)).map_err(|source| refused(listener, source))
+    make(listener, Some(uid), deaf).map_err(|source| refused(listener, source))
 }
 
-fn make(listener: &Listener, uid: Option<u32>) -> io::Result<OwnedFd> {
+fn make(listener: &Listener, uid: Option<u32>, deaf: bool) -> io::Result<OwnedFd> {
     let (address, kind) = match &listener.address {
         Address::Tcp(address) => (*address, SockType::Stream),
         Address::Udp(address) => (*address, SockType::Datagram),
@@ -74,9 +76,25 @@ fn make(listener: &Listener, uid: Option<u32>) -> io::Result<OwnedFd> {
             kernel::set(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)?;
         }
     }
+    if deaf {
+        set_least_hops(&fd, listener, MOST_HOPS)?;
+    }
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     listen_again(listener, &fd)?;
     Ok(fd)
+}
+
+/// More than any packet has that was not sent on this very link with this in mind (RFC 5082).
+const MOST_HOPS: i32 = 255;
+
+/// Drops the packets that may travel fewer hops from here on (IP_MINTTL, ip(7); `tcp_v4_rcv`). Datagrams it leaves alone.
+pub(super) fn set_least_hops(fd: &OwnedFd, listener: &Listener, hops: i32) -> io::Result<()> {
+    /// `include/uapi/linux/in6.h`; libc has no name for it on every target.
+    const IPV6_MINHOPCOUNT: i32 = 73;
+    if listener.address.socket().is_some_and(|address| address.is_ipv6()) {
+        kernel::set(fd.as_fd(), libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT, hops)?;
+    }
+    kernel::set(fd.as_fd(), libc::IPPROTO_IP, libc::IP_MINTTL, hops)
 }
 
 /// With the backlog that was asked for; a socket that listens already only gets the new backlog (listen(2)).

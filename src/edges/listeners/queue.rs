@@ -12,7 +12,7 @@ use nix::sys::stat::fstat;
 
 use crate::address::{Address, Listener};
 use crate::edges::kernel::sock_diag::SockDiag;
-use crate::edges::kernel::sockopt::{accept_queue, receive_queue};
+use crate::edges::kernel::sockopt::{accept_limit, accept_queue, receive_queue};
 
 /// How many connections wait in this socket; datagrams that wait count as one.
 pub fn waiting(listener: &Listener, socket: BorrowedFd<'_>) -> usize {
@@ -24,8 +24,22 @@ pub fn waiting(listener: &Listener, socket: BorrowedFd<'_>) -> usize {
 }
 
 fn unix_queue(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(unix_queues(socket)?.0)
+}
+
+/// What waits in a Unix socket, and how many may.
+fn unix_queues(socket: BorrowedFd<'_>) -> io::Result<(usize, usize)> {
     let inode = u32::try_from(fstat(socket)?.st_ino).map_err(io::Error::other)?;
     SockDiag::open()?.unix_queue(inode)
+}
+
+/// How many connections may wait in this socket, which listens.
+pub(super) fn backlog(listener: &Listener, socket: BorrowedFd<'_>) -> io::Result<u32> {
+    match listener.address {
+        Address::Tcp(_) => accept_limit(socket),
+        Address::Unix(_) | Address::Abstract(_) => u32::try_from(unix_queues(socket)?.1).map_err(io::Error::other),
+        Address::Udp(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
 }
 
 /// Takes out and closes whatever waits in a socket, and counts what was a client's.
@@ -62,6 +76,11 @@ fn is_open(client: &std::os::unix::net::UnixStream) -> bool {
 /// True where somebody has ended this socket for everybody who has it (shutdown(2)).
 pub fn is_shut_down(listener: &Listener, socket: BorrowedFd<'_>) -> bool {
     matches!(listener.address, Address::Tcp(_)) && getsockopt(&socket, sockopt::AcceptConn) == Ok(false)
+}
+
+/// True where O_NONBLOCK is set.
+pub(super) fn is_nonblocking(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?).contains(OFlag::O_NONBLOCK))
 }
 
 /// O_NONBLOCK belongs to the socket, and so to everybody who has it (fcntl(2)).

@@ -33,15 +33,16 @@ const UNIX_DIAG_SHUTDOWN: u16 = 6;
 const SHUTDOWN_MASK: u8 = 3;
 
 impl SockDiag {
-    /// How many connections wait in the accept queue of a listening socket.
-    pub fn unix_queue(&mut self, inode: u32) -> io::Result<usize> {
-        let mut waiting = None;
+    /// How many connections wait in the accept queue of a listening socket, and how many may (`sk_diag_show_rqlen`).
+    pub fn unix_queue(&mut self, inode: u32) -> io::Result<(usize, usize)> {
+        let mut queues = None;
         self.ask_for_one(&exact(inode, UDIAG_SHOW_RQLEN), &mut |payload| {
-            waiting = Found::read(payload)?.queues.map(|(received, _)| received);
+            queues = Found::read(payload)?.queues;
             Ok(())
         })?;
-        let waiting = waiting.ok_or(io::ErrorKind::NotFound)?;
-        usize::try_from(waiting).map_err(io::Error::other)
+        let (waiting, limit) = queues.ok_or(io::ErrorKind::NotFound)?;
+        let number = |count: u32| usize::try_from(count).map_err(io::Error::other);
+        Ok((number(waiting)?, number(limit)?))
     }
 
     /// Looks up, without a dump, the server's end of a connection, by the inode of the client's end.

@@ -54,7 +54,7 @@ impl Pair {
     }
 
     fn queue(&mut self) -> usize {
-        self.diag.unix_queue(inode(&self.listener)).unwrap()
+        self.diag.unix_queue(inode(&self.listener)).unwrap().0
     }
 
     fn connections(&mut self) -> Vec<UnixConnection> {
