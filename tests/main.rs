@@ -18,6 +18,7 @@ mod floors;
 mod frugal;
 mod harness;
 mod health;
+mod inherited;
 mod life;
 mod listeners;
 #[path = "../src/rehearse/load.rs"]
@@ -40,4 +41,5 @@ mod start_errors;
 mod trial;
 mod udp;
 mod unix;
+mod unix_paths;
 mod usage;
