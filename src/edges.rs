@@ -41,7 +41,7 @@ use self::cgroup::ControlGroups;
 use self::errands::Errand;
 use self::identity::Identity;
 use self::instances::Child;
-use self::listeners::{Listeners, Watched};
+use self::listeners::{Listeners, Reach, Watched};
 use self::names::Names;
 use self::notice::{Notice, Owner, Picture, Question};
 use self::notify::NotifyPlace;
@@ -163,7 +163,8 @@ impl Edges {
                 let _ = reply.send(self.listeners.aim(generation, listener));
             }
             Notice::Reach { generation, reply } => {
-                let _ = reply.send(self.listeners.reach(generation));
+                let trouble = self.children.get(&generation).and_then(|child| child.trouble.clone());
+                let _ = reply.send(Reach { trouble, ..self.listeners.reach(generation) });
             }
             Notice::Calls { generation, done } => {
                 self.answer_calls(generation);

@@ -14,32 +14,32 @@ use crate::load::{Load, Shape};
 use crate::servers::in_servers;
 
 /// The server of tests/servers/capture with these words behind it.
-fn server(words: &[&str]) -> Vec<String> {
+pub fn server(words: &[&str]) -> Vec<String> {
     let own = ["python3".to_owned(), in_servers("capture/server.py")].into_iter();
     own.chain(words.iter().map(ToString::to_string)).collect()
 }
 
-fn captured(words: &[&str]) -> Setup {
+pub fn captured(words: &[&str]) -> Setup {
     Setup::of(&server(words)).listen(&[]).option("--bake", "0s")
 }
 
-fn local(port: u16) -> SocketAddr {
+pub fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-fn answer(port: u16) -> String {
+pub fn answer(port: u16) -> String {
     get(local(port), "/").1
 }
 
 #[track_caller]
-fn reload(zdr: &Zdr) {
+pub fn reload(zdr: &Zdr) {
     let told = zdr.reload();
     assert_eq!(told.code, 0, "{told:?}");
 }
 
 /// Five reloads under new connections, none of which may fail.
 #[track_caller]
-fn reloads_lose_nothing(zdr: &Zdr, at: SocketAddr) {
+pub fn reloads_lose_nothing(zdr: &Zdr, at: SocketAddr) {
     let shape = Shape {
         new_connection_clients: 4,
         keep_alive_clients: 0,
@@ -76,7 +76,7 @@ fn a_user_without_rights_is_served_as_well() {
 }
 
 /// Its folder must be the user's, for the admin socket.
-fn as_nobody(setup: Setup, through: &[&str]) -> Setup {
+pub fn as_nobody(setup: Setup, through: &[&str]) -> Setup {
     if nix::unistd::geteuid().is_root() {
         std::os::unix::fs::chown(setup.folder(), Some(65534), Some(65534)).unwrap();
         return setup.through(through);
@@ -156,7 +156,7 @@ fn a_unix_path_that_the_server_removes_and_binds_again_refuses_nobody() {
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("app.sock")), "{left:?}");
 }
 
-fn ask(path: &Path) -> String {
+pub fn ask(path: &Path) -> String {
     let mut stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();

@@ -9,6 +9,7 @@
 
 mod admin;
 mod capture;
+mod capture_hostile;
 mod control_groups;
 mod dialects;
 mod drain;

@@ -3,6 +3,7 @@
 //! Reads what a process asks for and carries out what the listeners answer. Whatever it cannot read or does not know goes
 //! on as if nobody had looked.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -16,6 +17,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use super::Edges;
+use super::kernel::owner::as_we_or_owner;
 use super::kernel::pidfd::PidFd;
 use super::kernel::readable::Readable;
 use super::kernel::seccomp::{Call, Notification, Notifier, read_memory, read_string};
@@ -91,18 +93,23 @@ impl Edges {
         let held = |inode: u64| {
             u32::try_from(inode).is_ok_and(|inode| processes::holder(inode, &processes::tree(root)).is_some())
         };
+        let mut trouble = None;
         let (answer, place) = match asked.call {
             Call::Bind { fd, address, length } => match read_binding(asked.thread, fd, address, length) {
                 // The number may have gone to another while it was looked up.
-                Some(mut binding) if watch.notifier.is_valid(asked) => {
+                Ok(Some(mut binding)) if watch.notifier.is_valid(asked) => {
                     binding.unprivileged &= !everything;
                     let close_on_exec = binding.close_on_exec;
                     let unseen = binding.socket.is_none().then(|| binding.address.clone());
                     let answer = self.listeners.bind_for(generation, &binding, held);
                     if let (Ok(Answer::GoOn), Some(address)) = (&answer, unseen) {
-                        self.inbox.push_back(Event::NotReady { generation, answer: no_right(&address) });
+                        trouble = Some(no_right(&address));
                     }
                     (answer, Some((fd, close_on_exec)))
+                }
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    trouble = Some(BLIND.to_owned());
+                    (Ok(Answer::GoOn), None)
                 }
                 _ => (Ok(Answer::GoOn), None),
             },
@@ -132,8 +139,7 @@ impl Edges {
                 None => watch.notifier.go_on(asked),
             },
             Err(error) => {
-                warn!(%generation, "{error}");
-                self.inbox.push_back(Event::NotReady { generation, answer: said(&error) });
+                trouble = Some(said(&error));
                 watch.notifier.go_on(asked)
             }
         };
@@ -143,7 +149,19 @@ impl Edges {
             Err(error) => warn!(%generation, %error, "cannot answer what the server asked the kernel for"),
             Ok(()) => {}
         }
+        if let Some(trouble) = trouble {
+            self.cannot_capture(generation, trouble);
+        }
         super::failed("watch the names of Unix sockets", self.names.add(self.listeners.files()));
+    }
+
+    /// The probe of the generation has no better answer than this as long as it listens nowhere.
+    fn cannot_capture(&mut self, generation: Generation, why: String) {
+        warn!(%generation, "{why}");
+        if let Some(child) = self.children.get_mut(&generation) {
+            child.trouble = Some(why.clone());
+        }
+        self.inbox.push_back(Event::NotReady { generation, answer: why });
     }
 }
 
@@ -158,21 +176,33 @@ fn no_right(address: &Address) -> String {
     )
 }
 
+/// Where it cannot even be read what the server binds.
+const BLIND: &str = "the server binds an address by itself, and zdr may not see which, where it has no right to trace \
+                     processes (ptrace(2)) and the server has changed its user; give zdr CAP_SYS_PTRACE, or say who \
+                     the server is with `--user`";
+
 /// What it binds, to which address; None for what zdr does not take over: other families, and ports that the kernel
 /// chooses.
-fn read_binding(thread: i32, fd: i32, at: u64, length: u32) -> Option<Binding> {
+fn read_binding(thread: i32, fd: i32, at: u64, length: u32) -> io::Result<Option<Binding>> {
     let mut buffer = [0; 128];
-    let length = usize::try_from(length).ok()?.min(buffer.len());
-    let length = read_memory(thread, at, &mut buffer[..length]).ok()?;
-    let address = read_address(thread, &buffer[..length])?;
-    let flags = flags(thread, fd).ok()?;
-    Some(Binding {
+    let length = usize::try_from(length).map_err(io::Error::other)?.min(buffer.len());
+    let length = seen(thread, || read_memory(thread, at, &mut buffer[..length]))?;
+    let Some(address) = read_address(thread, &buffer[..length]) else { return Ok(None) };
+    let flags = flags(thread, fd)?;
+    Ok(Some(Binding {
         address,
         socket: copy(thread, fd).ok(),
         nonblocking: flags.nonblocking,
         close_on_exec: flags.close_on_exec,
         unprivileged: !may_bind_low_ports(thread),
-    })
+    }))
+}
+
+/// Root in a container may not trace a server of another user, but that user may.
+fn seen<T>(thread: i32, look: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let look = RefCell::new(look);
+    let refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    as_we_or_owner(thread, refused, || look.borrow_mut()())
 }
 
 /// `struct sockaddr_in`, `sockaddr_in6` or `sockaddr_un` (ip(7), ipv6(7), unix(7)). The protocol cannot be seen here.
@@ -204,8 +234,8 @@ fn read_address(thread: i32, bytes: &[u8]) -> Option<Address> {
 
 /// A path of that thread as zdr would write it; None where it lives in another root.
 fn seen_from_here(thread: i32, path: &Path) -> Option<PathBuf> {
-    let root = fs::read_link(format!("/proc/{thread}/root")).ok()?;
-    let directory = fs::read_link(format!("/proc/{thread}/cwd")).ok()?;
+    let root = seen(thread, || fs::read_link(format!("/proc/{thread}/root"))).ok()?;
+    let directory = seen(thread, || fs::read_link(format!("/proc/{thread}/cwd"))).ok()?;
     (root == Path::new("/")).then(|| directory.join(path))
 }
 
@@ -214,11 +244,12 @@ const LONGEST_PATH: usize = 4096;
 
 /// The file that is to be removed (unlinkat(2)).
 fn unlinked(thread: i32, directory: i32, path: u64) -> Option<PathBuf> {
-    let path = PathBuf::from(OsString::from_vec(read_string(thread, path, LONGEST_PATH).ok()?.into_bytes()));
+    let path =
+        PathBuf::from(OsString::from_vec(seen(thread, || read_string(thread, path, LONGEST_PATH)).ok()?.into_bytes()));
     if path.is_absolute() || directory == libc::AT_FDCWD {
         return seen_from_here(thread, &path);
     }
-    Some(fs::read_link(format!("/proc/{thread}/fd/{directory}")).ok()?.join(path))
+    Some(seen(thread, || fs::read_link(format!("/proc/{thread}/fd/{directory}"))).ok()?.join(path))
 }
 
 fn copy(thread: i32, fd: i32) -> io::Result<OwnedFd> {
@@ -233,7 +264,7 @@ struct Flags {
 
 /// The `flags:` line (proc_pid_fdinfo(5)), which needs no right to trace the process.
 fn flags(thread: i32, fd: i32) -> io::Result<Flags> {
-    let info = fs::read_to_string(format!("/proc/{thread}/fdinfo/{fd}"))?;
+    let info = seen(thread, || fs::read_to_string(format!("/proc/{thread}/fdinfo/{fd}")))?;
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok()).unwrap_or_default();
     Ok(Flags { nonblocking: flags & libc::O_NONBLOCK != 0, close_on_exec: flags & libc::O_CLOEXEC != 0 })

@@ -36,6 +36,8 @@ pub(super) struct Child {
     pub(super) quiesce: Option<Task>,
     pub(super) notify: Option<Task>,
     pub(super) capture: Option<Watch>,
+    /// Why what it binds by itself cannot be taken over.
+    pub(super) trouble: Option<String>,
     /// Variables that were read from files when it was started.
     pub(super) from_files: Vec<(String, String)>,
     /// Where all its processes are; None where there are no groups.
@@ -104,6 +106,7 @@ impl Edges {
                     from_files,
                     control_group,
                     capture,
+                    trouble: None,
                 };
                 self.children.insert(generation, child);
                 Event::Spawned { generation, pid: spawned.pid }

@@ -89,6 +89,8 @@ pub struct Reach {
     pub listeners: Vec<(usize, Listener)>,
     /// Those that the serving generation has and this one has not: a server that binds by itself may not be there yet.
     pub missing: Vec<Listener>,
+    /// Why what it binds by itself could not be taken over; known to whoever answers its system calls.
+    pub trouble: Option<String>,
 }
 
 /// A socket of a generation, to look at from elsewhere.
@@ -242,6 +244,7 @@ impl Listeners {
                 .map(|lane| (lane.number, lane.listener.clone()))
                 .collect(),
             missing: others.into_iter().filter(serves).map(|lane| lane.listener.clone()).collect(),
+            trouble: None,
         }
     }
 

@@ -212,9 +212,9 @@ impl Probe {
 
     /// The stream listeners that it has by now, with their numbers.
     async fn streams(&self) -> Result<Vec<(usize, Listener)>, String> {
-        let Reach { listeners, .. } = self.reach().await;
+        let Reach { listeners, trouble, .. } = self.reach().await;
         match listeners.is_empty() && self.captures {
-            true => Err("it has not listened on any address yet".to_owned()),
+            true => Err(trouble.unwrap_or_else(|| "it has not listened on any address yet".to_owned())),
             false => Ok(listeners.into_iter().filter(|(_, listener)| listener.address.is_stream()).collect()),
         }
     }

@@ -128,8 +128,12 @@ impl Listeners {
             return Ok(Answer::GoOn);
         }
         let datagrams = !listener.address.is_stream();
-        if datagrams && address.ip().is_multicast() || binding.unprivileged && address.port() < first_free_port() {
+        if datagrams && address.ip().is_multicast() {
             return Ok(Answer::GoOn);
+        }
+        let free_from = first_free_port();
+        if binding.unprivileged && address.port() < free_from {
+            return Err(ListenError::Privileged { address: address.to_string(), free_from });
         }
         let to = SockaddrStorage::from(address);
         let share = || setsockopt(socket, sockopt::ReusePort, &true);

@@ -34,6 +34,13 @@ pub enum ListenError {
         /// The address as it was asked for.
         address: String,
     },
+    /// The server has no right to a port that zdr could have.
+    Privileged {
+        /// The address that it binds.
+        address: String,
+        /// The first port that needs no right.
+        free_from: u16,
+    },
     /// A descriptor that zdr was started with is not what it should be.
     Inherited {
         /// Its number; None where it is the variable that is wrong.
@@ -89,6 +96,11 @@ impl fmt::Display for ListenError {
                 f,
                 "cannot listen on {address}: there is a file that is no socket; remove it or choose another path"
             ),
+            Self::Privileged { address, free_from } => write!(
+                f,
+                "its user may not bind {address}, because ports below {free_from} need CAP_NET_BIND_SERVICE; \
+                 say `--capture always`, and zdr binds it"
+            ),
             Self::Inherited { number: Some(number), why } => {
                 write!(
                     f,
@@ -106,7 +118,7 @@ impl std::error::Error for ListenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Socket { source, .. } | Self::Steer { source, .. } => Some(source),
-            Self::InUse { .. } | Self::NoSocket { .. } | Self::Inherited { .. } => None,
+            Self::InUse { .. } | Self::NoSocket { .. } | Self::Privileged { .. } | Self::Inherited { .. } => None,
         }
     }
 }

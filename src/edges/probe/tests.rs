@@ -113,7 +113,7 @@ fn listener(given: &str) -> Listener {
 impl Owned {
     fn listens(&self, given: &[&str]) {
         let listeners = given.iter().map(|given| listener(given)).enumerate().collect();
-        *self.reach.lock().unwrap() = Reach { listeners, missing: Vec::new() };
+        *self.reach.lock().unwrap() = Reach { listeners, ..Reach::default() };
     }
 
     fn misses(&self, given: &[&str]) {

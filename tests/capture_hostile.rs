@@ -1,0 +1,114 @@
+//! Servers that bind by themselves where zdr has few rights, and those that do it in the oddest ways: each works, or one
+//! sentence says why not and what to do.
+
+use crate::capture::{as_nobody, captured, local, reload, reloads_lose_nothing, server};
+use crate::harness::{Setup, Zdr, free_port, wait_for};
+use crate::servers::in_servers;
+
+fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("only root can give up what root has in a container");
+    }
+    root
+}
+
+/// What Docker 20.10 does by default to root: it has fewer rights, and some calls are refused.
+fn in_a_container(setup: Setup, more: &[&str]) -> Setup {
+    let sandbox = in_servers("capture/sandbox.py");
+    let filter = ["python3", &sandbox, "pidfd_getfd=EPERM,clone3=ENOSYS"];
+    setup.through(&[&filter[..], &WITHOUT_TRACING, more].concat())
+}
+
+const WITHOUT_TRACING: [&str; 4] = [
+    "setpriv",
+    "--bounding-set=-sys_ptrace,-sys_admin,-sys_module,-net_admin,-dac_read_search",
+    "--inh-caps=-all",
+    "--",
+];
+
+fn listed(port: &str) -> Setup {
+    Setup::of(&server(&[port])).listen(&["web=127.0.0.1:0"]).option("--capture", "always").option("--bake", "0s")
+}
+
+#[test]
+fn root_that_may_not_trace_takes_over_what_its_own_user_binds() {
+    if is_root() {
+        let port = free_port();
+        let zdr = captured(&[&format!("127.0.0.1:{port}")]).through(&WITHOUT_TRACING).start();
+        reloads_lose_nothing(&zdr, local(port));
+    }
+}
+
+#[test]
+fn a_listed_address_is_taken_over_in_a_container_whoever_the_server_is() {
+    if !is_root() {
+        return;
+    }
+    for user in [None, Some("65534")] {
+        let setup = in_a_container(listed("127.0.0.1:{port:web}"), &[]);
+        let zdr = user.into_iter().fold(setup, |setup, user| setup.option("--user", user)).start();
+        reloads_lose_nothing(&zdr, zdr.address());
+    }
+}
+
+#[test]
+fn a_listed_address_is_taken_over_in_a_container_without_root() {
+    if is_root() {
+        let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+        let setup = as_nobody(listed("127.0.0.1:{port:web}"), &[]);
+        let zdr = in_a_container(setup, &nobody).start();
+        reloads_lose_nothing(&zdr, zdr.address());
+    }
+}
+
+/// Why the first generation was given up.
+#[track_caller]
+fn reason(zdr: &Zdr) -> String {
+    wait_for("the first generation to be given up", || {
+        let log = zdr.log();
+        let said = |line: &&str| line.contains("nothing serves, connections wait");
+        log.lines().find(said).map(ToOwned::to_owned)
+    })
+}
+
+#[test]
+fn an_address_that_cannot_be_taken_over_in_a_container_is_named_with_the_way_out() {
+    if !is_root() {
+        return;
+    }
+    let address = format!("127.0.0.1:{}", free_port());
+    let setup = captured(&[&address]).option("--user", "65534").option("--ready-timeout", "1s");
+    let said = reason(&in_a_container(setup, &[]).begin());
+    assert!(said.contains(&format!("the server binds {address} by itself, and zdr may not take that over")), "{said}");
+    assert!(said.contains(&format!("say `--listen {address} --capture always`, or give zdr CAP_SYS_PTRACE")), "{said}");
+}
+
+#[test]
+fn a_server_that_becomes_another_user_in_a_container_is_told_what_to_do_instead() {
+    if !is_root() {
+        return;
+    }
+    let setup = captured(&["--user=65534", &format!("127.0.0.1:{}", free_port())]).option("--ready-timeout", "1s");
+    let said = reason(&in_a_container(setup, &[]).begin());
+    assert!(said.contains("give zdr CAP_SYS_PTRACE, or say who the server is with `--user`"), "{said}");
+}
+
+/// As an ordinary user finds it: nobody but root binds there.
+#[test]
+fn a_port_below_1024_is_bound_for_a_server_that_may_not_only_where_that_was_asked_for() {
+    if !is_root() {
+        return;
+    }
+    let own_network = ["unshare", "--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"];
+    let setup = || captured(&["127.0.0.1:80"]).option("--user", "65534").through(&own_network);
+    let said = reason(&setup().begin());
+    assert!(
+        said.contains("its user may not bind 127.0.0.1:80, because ports below 1024 need CAP_NET_BIND_SERVICE"),
+        "{said}"
+    );
+    assert!(said.contains("say `--capture always`"), "{said}");
+    let zdr = setup().option("--capture", "always").start();
+    assert_eq!(zdr.address(), local(80));
+    reload(&zdr);
+}
