@@ -1,8 +1,8 @@
 //! Servers that bind by themselves where zdr has few rights, and those that do it in the oddest ways: each works, or one
 //! sentence says why not and what to do.
 
-use crate::capture::{as_nobody, captured, local, reload, reloads_lose_nothing, server};
-use crate::harness::{Setup, Zdr, free_port, wait_for};
+use crate::capture::{answer, as_nobody, captured, local, reload, reloads_lose_nothing, server};
+use crate::harness::{Setup, Zdr, free_port, get, in_seat, wait_for};
 use crate::servers::in_servers;
 
 fn is_root() -> bool {
@@ -111,4 +111,75 @@ fn a_port_below_1024_is_bound_for_a_server_that_may_not_only_where_that_was_aske
     let zdr = setup().option("--capture", "always").start();
     assert_eq!(zdr.address(), local(80));
     reload(&zdr);
+}
+
+#[test]
+fn it_does_not_matter_which_thread_or_process_binds() {
+    for way in ["thread", "helper", "child", "grandchild"] {
+        let port = free_port();
+        let zdr = captured(&[&format!("--way={way}"), &format!("127.0.0.1:{port}")]).start();
+        reloads_lose_nothing(&zdr, local(port));
+        assert_eq!(answer(port), "generation 6", "{way}");
+    }
+}
+
+#[test]
+fn many_addresses_bound_at_once_are_all_taken_over() {
+    let addresses: Vec<String> = (0..32).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+    let words: Vec<&str> = ["--way=thread"].into_iter().chain(addresses.iter().map(String::as_str)).collect();
+    let zdr = captured(&words).start();
+    for generation in ["generation 1", "generation 2"] {
+        zdr.wait_until("all of them to be taken over", |status| status["listeners"].as_array().unwrap().len() == 32);
+        for address in &addresses {
+            assert_eq!(get(address.parse().unwrap(), "/").1, generation);
+        }
+        reload(&zdr);
+    }
+}
+
+#[test]
+fn a_server_with_a_sandbox_of_its_own_is_taken_over() {
+    for sandbox in ["--sandbox", "--lock"] {
+        let port = free_port();
+        let zdr = captured(&[sandbox, &format!("127.0.0.1:{port}")]).start();
+        reloads_lose_nothing(&zdr, local(port));
+    }
+}
+
+/// There can be one of a kind (EBUSY, seccomp(2)), and this one came first.
+#[test]
+fn a_server_that_watches_system_calls_itself_is_told_that_somebody_does_already() {
+    let port = free_port();
+    let zdr = captured(&["--own-watcher", &format!("127.0.0.1:{port}")]).start();
+    assert!(get(local(port), "/facts").1.contains("own watcher: EBUSY"));
+    reload(&zdr);
+}
+
+#[test]
+fn a_server_that_closes_its_listener_and_binds_again_is_served_by_it_and_reloaded() {
+    let port = free_port();
+    let zdr = captured(&[&format!("127.0.0.1:{port}")]).start();
+    for _ in 0..2 {
+        assert_eq!(get(local(port), "/rebind").1, "bound");
+        reloads_lose_nothing(&zdr, local(port));
+    }
+}
+
+#[test]
+fn a_storm_of_binds_is_answered_as_the_kernel_would_and_leaves_nothing_in_zdr() {
+    let (port, passing) = (free_port(), free_port());
+    let zdr = captured(&[&format!("127.0.0.1:{port}")]).start();
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", zdr.pid())).unwrap().count();
+    let settled = || zdr.wait_until("the old one to drain", |status| in_seat(status, "draining").is_none());
+    reload(&zdr);
+    settled();
+    let before = descriptors();
+    std::thread::scope(|scope| {
+        let storm = scope.spawn(|| get(local(port), &format!("/storm?{passing}")).1);
+        assert_eq!(storm.join().unwrap(), "none failed");
+    });
+    assert_eq!(zdr.status()["listeners"].as_array().unwrap().len(), 1);
+    reload(&zdr);
+    settled();
+    wait_for("zdr to have what it had before", || (descriptors() <= before).then_some(()));
 }

@@ -47,14 +47,17 @@ pub enum Answer<'a> {
     Place(BorrowedFd<'a>),
 }
 
-/// A socket that was bound for a server and does not listen yet. Nothing of it is kept open: what never listens is the
-/// server's own affair.
+/// A socket that was bound for a server, or in whose place it got one, and that does not listen yet. Nothing of it is kept
+/// open: what never listens is the server's own affair.
 #[derive(Debug)]
 pub(super) struct Bound {
     generation: Generation,
     inode: u64,
     listener: Listener,
 }
+
+/// How many of those are remembered: a client that binds its own ports never listens on them.
+const BOUND: usize = 1024;
 
 impl Listeners {
     /// A server binds. `listed_only` leaves alone what was not asked for with `--listen`; `held` tells whether a process
@@ -103,6 +106,11 @@ impl Listeners {
         if own.is_none() || !lane.listener.address.is_stream() {
             let backlog = i32::try_from(lane.listener.options.backlog).unwrap_or(i32::MAX);
             lane.listened(generation, backlog, steered.then_some(slot))?;
+        }
+        // Only one descriptor is replaced. Where a helper has bound the socket for somebody, that one listens on it.
+        if let Some(inode) = own.map(inode).filter(|_| self.lanes[position].listener.address.is_stream()) {
+            let listener = self.lanes[position].listener.clone();
+            self.remember(Bound { generation, inode, listener });
         }
         let lane = &self.lanes[position];
         let Some(socket) = lane.get(slot) else { return Ok(Answer::GoOn) };
@@ -154,9 +162,15 @@ impl Listeners {
         if datagrams {
             self.capture(slot, generation, socket, listener)?;
         } else {
-            self.bound.push(Bound { generation, inode: inode(socket), listener });
+            self.remember(Bound { generation, inode: inode(socket), listener });
         }
         Ok(Answer::Done(Ok(())))
+    }
+
+    fn remember(&mut self, bound: Bound) {
+        let old = self.bound.len().saturating_sub(BOUND - 1);
+        self.bound.drain(..old);
+        self.bound.push(bound);
     }
 
     /// True where this generation itself has bound that port already.
@@ -192,11 +206,11 @@ impl Listeners {
             self.listen_on_unix(slot, generation, socket, backlog, path)?;
             return Ok(Answer::GoOn);
         };
-        let Bound { mut listener, .. } = self.bound.swap_remove(at);
+        let Bound { mut listener, .. } = self.bound.remove(at);
         // Workers with SO_REUSEPORT each bind the address and then listen: the generation has one queue for all of them.
         let same = |lane: &Lane| lane.listener.address == listener.address && lane.get(slot).is_some();
         if let Some(position) = self.lanes.iter().position(same) {
-            self.lanes[position].listened(generation, backlog, None)?;
+            self.lanes[position].listened(generation, backlog, (self.steered == slot).then_some(slot))?;
             return Ok(self.lanes[position].get(slot).map_or(Answer::GoOn, |socket| Answer::Place(socket.as_fd())));
         }
         listener.options.backlog = roomy(backlog);

@@ -6,16 +6,22 @@ It answers every request with its generation, and finishes nothing when it is as
     /bind?PORT     binds and listens on one more port of 127.0.0.1 and answers `bound`, or with the error
     /connect?PORT  connects to that port from a source port of its own choice, and answers what it was sent
     /facts         what it has seen on its way
+    /rebind        closes its first listener, and binds its address again after a while
+    /storm?PORT    binds and closes, a thousand times each, PORT and a port that the kernel chooses; answers with what failed
 """
 
 import errno
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
 
+import sandbox
+
 FACTS = []
+LISTENERS = {}
 
 
 def family(address):
@@ -79,6 +85,31 @@ def connect_from_own_port(port):
     return got
 
 
+def rebind():
+    address, old = next(iter(LISTENERS.items()))
+    # A thread waits in accept(2) on the old one, and has the socket as long as that.
+    old.shutdown(socket.SHUT_RDWR)
+    old.close()
+    time.sleep(0.1)
+    listen(address)
+    return "bound"
+
+
+def storm(port):
+    failed = set()
+    for _ in range(1000):
+        for number in (0, int(port)):
+            try:
+                with socket.socket() as made:
+                    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    made.bind(("127.0.0.1", number))
+                    if number not in (0, made.getsockname()[1]):
+                        failed.add("another port")
+            except OSError as error:
+                failed.add(errno.errorcode[error.errno])
+    return " ".join(sorted(failed)) or "none failed"
+
+
 def answer(connection):
     try:
         request = b""
@@ -95,6 +126,10 @@ def answer(connection):
                 body = connect_from_own_port(argument)
             elif path == "/facts":
                 body = "\n".join(FACTS)
+            elif path == "/rebind":
+                body = rebind()
+            elif path == "/storm":
+                body = storm(argument)
             else:
                 time.sleep(0.01)
                 body = "generation " + os.environ["ZDR_GENERATION"]
@@ -129,6 +164,53 @@ def in_background(work, *arguments):
     threading.Thread(target=work, args=arguments, daemon=True).start()
 
 
+def listen(address, reuse_port=False):
+    made = stream(address, reuse_port)
+    made.listen(128)
+    LISTENERS[address] = made
+    in_background(serve, made)
+    return made
+
+
+def bound_by_a_helper(address):
+    """Another program binds the socket, as privileged helpers do; subprocess starts it with vfork(2) where it can."""
+    made = socket.socket(family(address), socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    code = "import socket, sys; socket.socket(fileno=int(sys.argv[1])).bind((sys.argv[2], int(sys.argv[3])))"
+    host, port = place(address)
+    words = [sys.executable, "-c", code, str(made.fileno()), host, str(port)]
+    subprocess.run(words, pass_fds=[made.fileno()], check=True)
+    made.listen(128)
+    in_background(serve, made)
+
+
+def in_a_child(address):
+    """Binds, and leaves the socket to a child alone."""
+    made = stream(address)
+    made.listen(128)
+    if os.fork() == 0:
+        serve(made)
+    made.close()
+
+
+def in_a_grandchild(address):
+    """As daemons do: the process that binds is an orphan. The first one stays, so that there is somebody to supervise."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() != 0:
+            os._exit(0)
+        serve(listen(address))
+    os.wait()
+
+
+WAYS = {
+    "thread": lambda address: in_background(listen, address),
+    "helper": bound_by_a_helper,
+    "child": in_a_child,
+    "grandchild": in_a_grandchild,
+}
+
+
 def main():
     options = [word for word in sys.argv[1:] if word.startswith("--")]
     addresses = [word for word in sys.argv[1:] if not word.startswith("--")]
@@ -142,6 +224,11 @@ def main():
             time.sleep(float(value))
         elif name == "--exit":
             sys.exit(int(value))
+        elif name == "--own-watcher":
+            attempt("own watcher", lambda: sandbox.notify("bind"))
+        elif name == "--sandbox":
+            sandbox.give_up_privileges()
+            sandbox.forbid({"clone3": errno.ENOSYS, "pidfd_getfd": errno.EPERM})
     if "--workers" in options:
         # As servers with SO_REUSEPORT do: each process has a socket of its own on the address.
         for _ in range(2):
@@ -150,6 +237,10 @@ def main():
     for address in addresses:
         if address.startswith("udp:"):
             in_background(datagrams, address[len("udp:"):])
+            continue
+        way = next((word.partition("=")[2] for word in options if word.startswith("--way=")), None)
+        if way:
+            WAYS[way](address)
             continue
         made = stream(address, reuse_port="--workers" in options)
         made.listen(128)
@@ -161,7 +252,13 @@ def main():
             made.listen(128)
         FACTS.append("nonblocking: %s" % (not os.get_blocking(made.fileno())))
         FACTS.append("inheritable: %s" % os.get_inheritable(made.fileno()))
+        LISTENERS[address] = made
         in_background(serve, made)
+    for option in options:
+        if option == "--lock":
+            # A server that needs no more than this has nothing else.
+            sandbox.give_up_privileges()
+            sandbox.forbid({"bind": errno.EPERM, "listen": errno.EPERM})
     while True:
         time.sleep(3600)
 
