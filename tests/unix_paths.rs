@@ -302,6 +302,22 @@ fn a_name_that_somebody_removes_is_put_back() {
     }
 }
 
+/// Some servers remove the name that they find their socket bound to, which is the one beside the path.
+#[test]
+fn a_server_that_removes_the_name_of_its_own_socket_can_be_reloaded_again_and_again() {
+    let removes = "s = listener()\nsignal.signal(signal.SIGTERM, lambda *_: (os.unlink(s.getsockname()), os._exit(0)))\n\
+                   serve(s, lambda path: os.unlink(s.getsockname()) or 'gone' if path == '/remove' else 'generation %s,' % GENERATION)";
+    let (setup, path) = on("");
+    let zdr = setup.command(&server(removes)).start();
+    assert_eq!(Client::of(&path).get("/remove").unwrap(), "gone");
+    for generation in 1..5 {
+        answers(&path, generation);
+        let told = zdr.reload();
+        assert_eq!(told.code, 0, "{told:?}");
+        zdr.wait_until("the old one to drain", |status| in_seat(status, "draining").is_none());
+    }
+}
+
 #[test]
 fn a_program_that_takes_the_path_keeps_it_and_zdr_says_so() {
     let (setup, path) = on("");

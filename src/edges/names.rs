@@ -2,10 +2,9 @@
 //!
 //! Only tells; what becomes of the name is decided by the listener.
 
-use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -19,7 +18,6 @@ use super::task::Task;
 #[derive(Debug)]
 pub struct Names {
     inotify: Inotify,
-    files: HashSet<PathBuf>,
     _task: Task,
 }
 
@@ -29,15 +27,16 @@ impl Names {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let readable = Readable::new(inotify.as_fd().try_clone_to_owned()?)?;
         let task = Task::start(tell(readable, owner));
-        Ok(Self { inotify, files: HashSet::new(), _task: task })
+        Ok(Self { inotify, _task: task })
     }
 
     /// Watches these sockets' files, by the names beside the path.
-    pub fn add<'a>(&mut self, files: impl Iterator<Item = &'a Path>) -> io::Result<()> {
+    pub fn add<'a>(&self, files: impl Iterator<Item = &'a Path>) -> io::Result<()> {
+        // A file that is watched already only gets the same watch again; one that is gone has no name to lose.
         for file in files {
-            if !self.files.contains(file) {
-                self.inotify.add_watch(file, AddWatchFlags::IN_ATTRIB)?;
-                self.files.insert(file.to_owned());
+            match self.inotify.add_watch(file, AddWatchFlags::IN_ATTRIB) {
+                Ok(_) | Err(Errno::ENOENT) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())

@@ -67,8 +67,12 @@ impl Named {
     }
 
     /// The socket of a slot, made where there is none. It has no name yet that clients know.
+    ///
+    /// One whose name a server has removed, as the address that it found itself bound to, can be found by nobody any more:
+    /// it is made anew.
     pub(super) fn socket(&mut self, slot: usize, listener: &Listener) -> Result<&OwnedFd, ListenError> {
-        if !self.sides.contains_key(&slot) {
+        self.put_sides_back();
+        if !self.sides.get(&slot).is_some_and(Side::has_its_name) {
             let side = self.make(slot, listener).map_err(|source| ListenError::socket(listener, source))?;
             self.sides.insert(slot, side);
         }
@@ -134,6 +138,7 @@ impl Named {
         if self.hidden {
             return Ok(false);
         }
+        self.put_sides_back();
         match fs::symlink_metadata(&self.path) {
             Ok(_) if self.is_ours() => {
                 self.lost = false;
@@ -151,6 +156,15 @@ impl Named {
         same_folder && self.sides.values().any(|side| side.inode == file.ino())
     }
 
+    /// The one that clients find has another name by which the one beside it can be made again.
+    fn put_sides_back(&self) {
+        let live = fs::symlink_metadata(&self.path).map(|live| live.ino()).unwrap_or_default();
+        for side in self.sides.values().filter(|side| side.inode == live && !side.has_its_name()) {
+            // Whatever is in the way there is found out when the name is needed.
+            let _ = fs::hard_link(&self.path, &side.path);
+        }
+    }
+
     fn is_ours(&self) -> bool {
         let Ok(live) = fs::symlink_metadata(&self.path) else { return false };
         self.sides.values().any(|side| side.inode == live.ino())
@@ -166,6 +180,12 @@ impl Named {
         remove(&new)?;
         fs::hard_link(&side.path, &new)?;
         fs::rename(&new, &self.path)
+    }
+}
+
+impl Side {
+    fn has_its_name(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
     }
 }
 
