@@ -7,6 +7,7 @@ use std::os::unix::fs::chown;
 use serde_json::{Value, json};
 
 use crate::harness::{DEADLINE, Setup, Told, Zdr, free_port, get, in_seat, sample, wait_for};
+use crate::listeners::stranger;
 use crate::load::report::Report;
 use crate::load::{Load, Shape};
 use crate::python::{python, server, teller};
@@ -147,6 +148,32 @@ fn sockets_for_another_process_are_not_taken() {
     let told = launched(Setup::of(&sample(&[])).flag("--quiet").option("--capture", "never"), &others).output();
     assert_eq!(told.code, 2, "{told:?}");
     assert!(told.error.contains("no listener: say where to listen"), "{told:?}");
+}
+
+#[test]
+fn an_address_that_a_stranger_shares_is_refused() {
+    let port = free_port();
+    let _theirs = stranger(local(port), true);
+    let settings = json!({ "sockets": [format!("tcp:127.0.0.1:{port}")], "reuseport": true });
+    let told = refused(&settings);
+    assert_eq!((told.code, told.error.lines().count()), (1, 1), "{told:?}");
+    assert!(told.error.contains(&format!("cannot listen on 127.0.0.1:{port}: process ")), "{told:?}");
+}
+
+#[test]
+fn the_same_port_on_several_addresses_is_no_stranger() {
+    let port = free_port();
+    let sockets = ["127.0.0.1", "127.0.0.2", "[::1]"].map(|host| format!("tcp:{host}:{port}"));
+    let setup = Setup::of(&sample(&[])).option("--ready", "/health").option("--bake", "0s");
+    let zdr = launched(setup, &json!({ "sockets": sockets })).start();
+    for generation in 1..4 {
+        for host in ["127.0.0.1", "127.0.0.2", "[::1]"] {
+            let (_, body) = get(format!("{host}:{port}").parse().unwrap(), "/");
+            assert!(body.contains(&format!("generation {generation},")), "{host}: {body}\n{}", zdr.log());
+        }
+        assert_eq!(zdr.reload().code, 0);
+    }
+    assert!(!zdr.log().contains("share"), "{}", zdr.log());
 }
 
 #[test]

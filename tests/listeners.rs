@@ -18,7 +18,7 @@ fn on(address: &str) -> Told {
 }
 
 /// A listener of this test's, with or without SO_REUSEPORT.
-fn stranger(address: SocketAddr, shares: bool) -> OwnedFd {
+pub fn stranger(address: SocketAddr, shares: bool) -> OwnedFd {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     setsockopt(&fd, sockopt::ReusePort, &shares).unwrap();

@@ -16,7 +16,7 @@ use tracing::info;
 
 use super::group::Group;
 use super::lane::{Lane, Way};
-use super::make::{address_of, inode, listen_again};
+use super::make::{address_of, inode, listen_again, nobody_else};
 use super::queue::{backlog, is_nonblocking};
 use super::{ListenError, Listeners};
 use crate::address::{Address, Listener, Options};
@@ -94,16 +94,20 @@ fn take(passed: &mut ListenFd, position: usize) -> Result<(OwnedFd, Kind), Strin
 }
 
 impl Listeners {
-    /// Takes over what was passed on. Slots are made beside it where the kernel allows it: for sockets of this user.
+    /// Takes over what was passed on. Slots are made beside it where the kernel allows it: for sockets of this user. An
+    /// address that somebody else listens on as well, such as a server that a killed zdr has left, is refused.
     pub fn inherit(passed: Inherited) -> Result<Self, ListenError> {
         let mut listeners = Self { slots: vec![Vec::new(), Vec::new()], outlived: true, ..Self::default() };
+        let passed_on: Vec<u64> = passed.0.iter().map(|(_, socket, _)| inode(socket)).collect();
         for (position, (name, socket, kind)) in passed.0.into_iter().enumerate() {
             let listener = listener(name, &socket, kind).map_err(at(position))?;
             if let Some(other) = listeners.all().position(|other| other.address == listener.address) {
                 let why = format!("it listens on {}, as descriptor {} does", listener.address, FIRST + other);
                 return Err(at(position)(why));
             }
-            let lane = inherit(listeners.next, listener, socket).map_err(|error| at(position)(error.to_string()))?;
+            nobody_else(&listener, &[passed_on.as_slice(), &listeners.inodes()].concat())?;
+            let lane = inherit(listeners.next, listener, socket, &passed_on)
+                .map_err(|error| at(position)(error.to_string()))?;
             listeners.add(lane);
         }
         Ok(listeners)
@@ -135,26 +139,26 @@ fn listener(name: String, socket: &OwnedFd, kind: Kind) -> Result<Listener, Stri
     Ok(listener)
 }
 
-fn inherit(number: usize, listener: Listener, socket: OwnedFd) -> io::Result<Lane> {
+fn inherit(number: usize, listener: Listener, socket: OwnedFd, ours: &[u64]) -> io::Result<Lane> {
     // For one that was only bound.
     listen_again(&listener, &socket)?;
     let way = match &listener.address {
         Address::Unix(_) | Address::Abstract(_) => Way::Shared(socket),
-        Address::Tcp(_) | Address::Udp(_) => slots_beside(&listener, socket)?,
+        Address::Tcp(_) | Address::Udp(_) => slots_beside(&listener, socket, ours)?,
     };
     Ok(Lane { number, listener, way, claims: None })
 }
 
 /// SO_REUSEPORT may be set on a socket that listens already (kernel: `sk_setsockopt`); whether another one may share the
 /// address is decided when that is bound.
-fn slots_beside(listener: &Listener, socket: OwnedFd) -> io::Result<Way> {
+fn slots_beside(listener: &Listener, socket: OwnedFd, ours: &[u64]) -> io::Result<Way> {
     let spare = socket.try_clone()?;
     let shared = getsockopt(&socket, sockopt::ReusePort).unwrap_or_default();
     if setsockopt(&socket, sockopt::ReusePort, &true).is_err() {
         return Ok(Way::Shared(spare));
     }
     let mut group = Group::of(0, socket)?;
-    match group.socket(1, listener, &[inode(&spare)]) {
+    match group.socket(1, listener, ours) {
         Ok(_) => Ok(Way::Group(group)),
         Err(error) => {
             let owner = fstat(&spare)?.st_uid;
