@@ -177,14 +177,14 @@ impl Listeners {
     /// Gives what is new to this generation: one call for each listener, atomic in each.
     pub fn steer(&mut self, generation: Generation) -> io::Result<()> {
         let Some(slot) = self.slot_of(generation) else { return Ok(()) };
-        self.steered = slot;
+        (self.steered, self.held) = (slot, false);
         let its = self.lanes.iter_mut().filter(|lane| lane.is_of(generation));
         let steered = its.map(|lane| lane.steer(slot)).fold(Ok(()), Result::and);
         self.close_unclaimed();
         steered
     }
 
-    /// Leaves new connections to the next zdr, or to the clients' next try; what has begun is finished.
+    /// Before zdr ends: leaves new connections to the next zdr, or to the clients' next try; what has begun is finished.
     pub fn hold(&mut self) -> io::Result<()> {
         self.held = true;
         let slot = self.free_slot().map_err(|error| io::Error::other(error.to_string()))?;

@@ -182,3 +182,50 @@ pub(super) fn unix_address(socket: &OwnedFd) -> Result<Address, String> {
         _ => Err("it has no address".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::supervisor::{Generation, Place};
+
+    #[test]
+    fn what_comes_after_the_last_generation_waits_for_whoever_has_the_socket_next() {
+        let kept = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = kept.local_addr().unwrap();
+        let socket = OwnedFd::from(kept.try_clone().unwrap());
+        let mut listeners = Listeners::inherit(Inherited(vec![("web".to_owned(), socket, Kind::Tcp)])).unwrap();
+        let (first, second, third) = (Generation(1), Generation(2), Generation(3));
+        listeners.lend(first, Place::Steered).unwrap();
+        // While the first one lives it would take what comes there, so that it is held back as it is elsewhere.
+        listeners.hold().unwrap();
+        TcpStream::connect_timeout(&to, Duration::from_millis(50)).unwrap_err();
+        listeners.steer(first).unwrap();
+        for (old, new) in [(first, second), (second, third)] {
+            listeners.lend(new, Place::Beside).unwrap();
+            listeners.steer(new).unwrap();
+            listeners.release(old);
+        }
+        listeners.hold().unwrap();
+        let waits = TcpStream::connect(to).unwrap();
+        listeners.release(third);
+        drop(listeners);
+        assert_eq!(kept.accept().unwrap().1, waits.local_addr().unwrap());
+    }
+
+    #[test]
+    fn what_was_held_back_waits_there_as_soon_as_the_first_generation_is_gone() {
+        let kept = TcpListener::bind("[::1]:0").unwrap();
+        let to = kept.local_addr().unwrap();
+        let socket = OwnedFd::from(kept.try_clone().unwrap());
+        let mut listeners = Listeners::inherit(Inherited(vec![("web".to_owned(), socket, Kind::Tcp)])).unwrap();
+        listeners.lend(Generation(1), Place::Steered).unwrap();
+        listeners.hold().unwrap();
+        listeners.release(Generation(1));
+        let waits = TcpStream::connect(to).unwrap();
+        drop(listeners);
+        assert_eq!(kept.accept().unwrap().1, waits.local_addr().unwrap());
+    }
+}
