@@ -122,8 +122,7 @@ pub fn run(config: Config) -> Result<u8, RunError> {
 
 /// Before anything else is opened, which would get the number of a descriptor that was promised and is not there.
 fn inherited() -> Result<Inherited, ListenError> {
-    let variable = |name| std::env::var(name).ok();
-    Inherited::take(&variable("LISTEN_FDS").unwrap_or_default(), variable("LISTEN_FDNAMES").as_deref())
+    Inherited::take(|name| std::env::var(name).ok())
 }
 
 async fn serve(

@@ -119,6 +119,16 @@ fn a_server_is_activated_by_its_first_connection() {
 }
 
 #[test]
+fn descriptors_that_do_not_begin_at_3_are_found() {
+    let port = free_port();
+    let settings = json!({ "sockets": [format!("tcp:127.0.0.1:{port}")], "first": 20 });
+    let zdr = launched(Setup::of(&sample(&[])).option("--ready", "/health"), &settings).start();
+    assert_eq!(get(local(port), "/").0, 200, "{}", zdr.log());
+    let told = refused(&json!({ "sockets": ["file"], "first": 20 }));
+    assert!(told.error.contains("descriptor 20 of LISTEN_FDS: it is no socket"), "{told:?}");
+}
+
+#[test]
 fn what_is_no_listening_socket_is_refused_with_the_reason() {
     let good = format!("tcp:127.0.0.1:{}", free_port());
     for (sockets, environment, why) in [

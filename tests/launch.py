@@ -3,7 +3,7 @@
     launch.py SETTINGS PROGRAM [ARGUMENT]...     SETTINGS is a JSON object
 
 `sockets`: what to pass on, each `tcp:HOST:PORT`, `udp:HOST:PORT`, `unix:PATH`, `unix:@NAME`, or one of the mistakes
-below. `names`: LISTEN_FDNAMES. `starts`: how often (1 without any more of this program: it is executed in its place).
+below. `names`: LISTEN_FDNAMES; `first`: the number of the first descriptor. `starts`: how often (1 without any more of this program: it is executed in its place).
 `environment`: further variables; `user`: who runs it; `nonblocking`, `backlog`, `reuseport`: what the sockets are like.
 """
 
@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 
-FIRST = 3
 
 
 def listener(family, kind, address, settings):
@@ -63,6 +62,7 @@ KEPT = []
 
 def main():
     settings, command = json.loads(sys.argv[1]), sys.argv[2:]
+    first = settings.get("first", 3)
     numbers = []
     for position, what in enumerate(settings["sockets"]):
         made = make(what, settings)
@@ -72,13 +72,15 @@ def main():
         if isinstance(made, socket.socket):
             made.setblocking(not settings.get("nonblocking"))
         # Out of the way first, so that no number is taken twice.
-        numbers.append((FIRST + position, os.dup2(made.fileno(), 100 + position)))
+        numbers.append((first + position, os.dup2(made.fileno(), 100 + position)))
 
     def execute():
         for number, fd in numbers:
             os.dup2(fd, number, inheritable=True)
             os.close(fd)
         environment = dict(os.environ, LISTEN_FDS=str(len(settings["sockets"])), LISTEN_PID=str(os.getpid()))
+        if "first" in settings:
+            environment["LISTEN_FDS_FIRST_FD"] = str(first)
         if "names" in settings:
             environment["LISTEN_FDNAMES"] = settings["names"]
         environment.update(settings.get("environment", {}))

@@ -21,12 +21,16 @@ use super::queue::{backlog, is_nonblocking};
 use super::{ListenError, Listeners};
 use crate::address::{Address, Listener, Options};
 
-/// The first descriptor that is passed on (`SD_LISTEN_FDS_START`).
+/// The first descriptor that is passed on (`SD_LISTEN_FDS_START`), unless systemfd says otherwise in `LISTEN_FDS_FIRST_FD`.
 const FIRST: usize = 3;
 
 /// What was passed on to zdr.
 #[derive(Debug)]
-pub struct Inherited(Vec<(String, OwnedFd, Kind)>);
+pub struct Inherited {
+    /// The number of the first.
+    first: usize,
+    sockets: Vec<(String, OwnedFd, Kind)>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -38,17 +42,20 @@ enum Kind {
 impl Inherited {
     /// Takes them from the environment, once, and before zdr opens anything: a descriptor that was promised and is not
     /// there would be one of ours. Nobody may have started a thread yet: the variables are removed.
-    pub fn take(number: &str, names: Option<&str>) -> Result<Self, ListenError> {
+    pub fn take(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ListenError> {
+        let number = variable("LISTEN_FDS").unwrap_or_default();
         // More than the kernel lets a process have would only cost memory.
         if !number.parse::<u16>().is_ok_and(|number| number > 0) {
             let why = format!("`{number}` is no number of sockets");
             return Err(ListenError::Inherited { number: None, why });
         }
+        let first = variable("LISTEN_FDS_FIRST_FD").and_then(|first| first.parse().ok()).unwrap_or(FIRST);
+        let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+        let names: Vec<&str> = names.split(':').collect();
         let mut passed = ListenFd::from_env();
-        let names: Vec<&str> = names.map(|names| names.split(':').collect()).unwrap_or_default();
         let mut taken: Vec<(String, OwnedFd, Kind)> = Vec::new();
         for position in 0..passed.len() {
-            let (socket, kind) = take(&mut passed, position).map_err(at(position))?;
+            let (socket, kind) = take(&mut passed, position, first).map_err(at(first + position))?;
             let name = names.get(position).copied().filter(|name| !name.is_empty());
             let mut name = name.map_or_else(|| unnamed(position), ToOwned::to_owned);
             while taken.iter().any(|(other, ..)| *other == name) {
@@ -56,20 +63,20 @@ impl Inherited {
             }
             taken.push((name, socket, kind));
         }
-        Ok(Self(taken))
+        Ok(Self { first, sockets: taken })
     }
 }
 
-fn at(position: usize) -> impl Fn(String) -> ListenError {
-    move |why| ListenError::Inherited { number: Some(FIRST + position), why }
+fn at(number: usize) -> impl Fn(String) -> ListenError {
+    move |why| ListenError::Inherited { number: Some(number), why }
 }
 
 fn unnamed(position: usize) -> String {
     if position == 0 { "main".to_owned() } else { format!("listener{}", position + 1) }
 }
 
-fn take(passed: &mut ListenFd, position: usize) -> Result<(OwnedFd, Kind), String> {
-    match fs::read_link(format!("/proc/self/fd/{}", FIRST + position)) {
+fn take(passed: &mut ListenFd, position: usize, first: usize) -> Result<(OwnedFd, Kind), String> {
+    match fs::read_link(format!("/proc/self/fd/{}", first + position)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && fs::exists("/proc/self/fd").unwrap_or_default() => {
             return Err("it is not open".to_owned());
         }
@@ -98,16 +105,16 @@ impl Listeners {
     /// address that somebody else listens on as well, such as a server that a killed zdr has left, is refused.
     pub fn inherit(passed: Inherited) -> Result<Self, ListenError> {
         let mut listeners = Self { slots: vec![Vec::new(), Vec::new()], outlived: true, ..Self::default() };
-        let passed_on: Vec<u64> = passed.0.iter().map(|(_, socket, _)| inode(socket)).collect();
-        for (position, (name, socket, kind)) in passed.0.into_iter().enumerate() {
-            let listener = listener(name, &socket, kind).map_err(at(position))?;
+        let passed_on: Vec<u64> = passed.sockets.iter().map(|(_, socket, _)| inode(socket)).collect();
+        for (position, (name, socket, kind)) in passed.sockets.into_iter().enumerate() {
+            let listener = listener(name, &socket, kind).map_err(at(passed.first + position))?;
             if let Some(other) = listeners.all().position(|other| other.address == listener.address) {
-                let why = format!("it listens on {}, as descriptor {} does", listener.address, FIRST + other);
-                return Err(at(position)(why));
+                let why = format!("it listens on {}, as descriptor {} does", listener.address, passed.first + other);
+                return Err(at(passed.first + position)(why));
             }
             nobody_else(&listener, &[passed_on.as_slice(), &listeners.inodes()].concat())?;
             let lane = inherit(listeners.next, listener, socket, &passed_on)
-                .map_err(|error| at(position)(error.to_string()))?;
+                .map_err(|error| at(passed.first + position)(error.to_string()))?;
             listeners.add(lane);
         }
         Ok(listeners)
@@ -191,12 +198,16 @@ mod tests {
     use super::*;
     use crate::supervisor::{Generation, Place};
 
+    fn passed_on(socket: OwnedFd) -> Inherited {
+        Inherited { first: FIRST, sockets: vec![("web".to_owned(), socket, Kind::Tcp)] }
+    }
+
     #[test]
     fn what_comes_after_the_last_generation_waits_for_whoever_has_the_socket_next() {
         let kept = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = kept.local_addr().unwrap();
         let socket = OwnedFd::from(kept.try_clone().unwrap());
-        let mut listeners = Listeners::inherit(Inherited(vec![("web".to_owned(), socket, Kind::Tcp)])).unwrap();
+        let mut listeners = Listeners::inherit(passed_on(socket)).unwrap();
         let (first, second, third) = (Generation(1), Generation(2), Generation(3));
         listeners.lend(first, Place::Steered).unwrap();
         // While the first one lives it would take what comes there, so that it is held back as it is elsewhere.
@@ -220,7 +231,7 @@ mod tests {
         let kept = TcpListener::bind("[::1]:0").unwrap();
         let to = kept.local_addr().unwrap();
         let socket = OwnedFd::from(kept.try_clone().unwrap());
-        let mut listeners = Listeners::inherit(Inherited(vec![("web".to_owned(), socket, Kind::Tcp)])).unwrap();
+        let mut listeners = Listeners::inherit(passed_on(socket)).unwrap();
         listeners.lend(Generation(1), Place::Steered).unwrap();
         listeners.hold().unwrap();
         listeners.release(Generation(1));
