@@ -37,9 +37,8 @@ pub fn reload(zdr: &Zdr) {
     assert_eq!(told.code, 0, "{told:?}");
 }
 
-/// Five reloads under new connections, none of which may fail.
-#[track_caller]
-pub fn reloads_lose_nothing(zdr: &Zdr, at: SocketAddr) {
+/// New connections for every request, none of which may fail.
+pub fn strict_load(at: SocketAddr) -> Load {
     let shape = Shape {
         new_connection_clients: 4,
         keep_alive_clients: 0,
@@ -47,7 +46,13 @@ pub fn reloads_lose_nothing(zdr: &Zdr, at: SocketAddr) {
         path: "/".to_owned(),
         limit: DEADLINE / 4,
     };
-    let load = Load::start(at, &shape).unwrap();
+    Load::start(at, &shape).unwrap()
+}
+
+/// Five reloads under new connections, none of which may fail.
+#[track_caller]
+pub fn reloads_lose_nothing(zdr: &Zdr, at: SocketAddr) {
+    let load = strict_load(at);
     for _ in 0..5 {
         assert!(load.wait_for_answers(20, DEADLINE), "no answers:\n{}", load.stop());
         reload(zdr);

@@ -1,8 +1,8 @@
 //! Servers that bind by themselves where zdr has few rights, and those that do it in the oddest ways: each works, or one
 //! sentence says why not and what to do.
 
-use crate::capture::{answer, as_nobody, captured, local, reload, reloads_lose_nothing, server};
-use crate::harness::{Setup, Zdr, free_port, get, in_seat, wait_for};
+use crate::capture::{answer, as_nobody, captured, local, reload, reloads_lose_nothing, server, strict_load};
+use crate::harness::{DEADLINE, Setup, Zdr, free_port, get, in_seat, wait_for};
 use crate::servers::in_servers;
 
 fn is_root() -> bool {
@@ -182,4 +182,22 @@ fn a_storm_of_binds_is_answered_as_the_kernel_would_and_leaves_nothing_in_zdr() 
     reload(&zdr);
     settled();
     wait_for("zdr to have what it had before", || (descriptors() <= before).then_some(()));
+}
+
+/// The kernel prefers the narrower address, which the old one has.
+#[test]
+fn a_release_that_listens_on_a_wider_address_takes_over_and_loses_nothing() {
+    for (old, new) in [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "[::]"), ("127.0.0.1", "[::]")] {
+        let port = free_port();
+        let zdr = captured(&[&format!("{old}:{port}")]).option("--startup-grace", "200ms").start();
+        let load = strict_load(local(port));
+        assert!(load.wait_for_answers(20, DEADLINE));
+        let told = zdr.reload_to(&server(&["--dual", &format!("{new}:{port}")]));
+        assert_eq!(told.code, 0, "{told:?}");
+        zdr.wait_until("the old one to drain", |status| in_seat(status, "draining").is_none());
+        wait_for("the new one to answer", || (answer(port) == "generation 2").then_some(()));
+        reload(&zdr);
+        let report = load.stop();
+        assert_eq!(report.failed(), 0, "{old} to {new}: {report}\n{}", zdr.log());
+    }
 }

@@ -180,17 +180,23 @@ impl Listeners {
         (self.steered, self.held) = (slot, false);
         let its = self.lanes.iter_mut().filter(|lane| lane.is_of(generation));
         let steered = its.map(|lane| lane.steer(slot)).fold(Ok(()), Result::and);
+        let superseded = self.hold_superseded(generation);
         self.close_unclaimed();
-        steered
+        steered.and(superseded)
     }
 
     /// Before zdr ends: leaves new connections to the next zdr, or to the clients' next try; what has begun is finished.
     pub fn hold(&mut self) -> io::Result<()> {
         self.held = true;
         let slot = self.free_slot().map_err(|error| io::Error::other(error.to_string()))?;
+        let held = (0..self.lanes.len()).map(|position| self.hold_one(position, slot));
+        held.fold(Ok(()), Result::and).and(self.leave_to_the_next())
+    }
+
+    fn hold_one(&mut self, position: usize, slot: usize) -> io::Result<()> {
+        // Every time anew: lanes may overlap, and then what one has just made is in the way of the next.
         let ours = self.inodes();
-        let held = self.lanes.iter_mut().map(|lane| lane.hold(slot, &ours)).fold(Ok(()), Result::and);
-        held.and(self.leave_to_the_next())
+        self.lanes[position].hold(slot, &ours)
     }
 
     /// What is new waits in the sockets that zdr was started with, once nobody accepts there any more.

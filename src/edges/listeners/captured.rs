@@ -56,6 +56,9 @@ pub(super) struct Bound {
     listener: Listener,
 }
 
+/// A slot that no generation is ever lent.
+const NOBODYS: usize = usize::MAX;
+
 /// How many of those are remembered: a client that binds its own ports never listens on them.
 const BOUND: usize = 1024;
 
@@ -303,6 +306,23 @@ impl Listeners {
             });
         }
     }
+
+    /// Where the new generation listens on a wider address, the kernel still prefers the old one's. What is new there is
+    /// left to the clients' next try, which comes after the old one's queue was finished and its socket closed.
+    pub(super) fn hold_superseded(&mut self, serving: Generation) -> io::Result<()> {
+        let wider = |old: &Lane, new: &Lane| match (&old.listener.address, &new.listener.address) {
+            (Address::Tcp(old), Address::Tcp(address)) => {
+                let v6only = new.listener.options.v6only;
+                old.port() == address.port() && make::takes(*address, v6only, old.ip())
+            }
+            _ => false,
+        };
+        let superseded =
+            |old: &Lane| !old.is_of(serving) && self.lanes.iter().any(|new| new.is_of(serving) && wider(old, new));
+        let positions: Vec<usize> = (0..self.lanes.len()).filter(|&at| superseded(&self.lanes[at])).collect();
+        positions.into_iter().map(|at| self.hold_one(at, NOBODYS)).fold(Ok(()), Result::and)
+    }
+
     fn named(&self, address: Address) -> Listener {
         let first = self.lanes.is_empty();
         let name = if first { "main".to_owned() } else { format!("listener{}", self.next + 1) };

@@ -139,12 +139,16 @@ pub(super) fn nobody_else(listener: &Listener, ours: &[u64]) -> Result<(), Liste
 
 /// True where both would get packets for one address (the port is the same already).
 fn overlap(ours: SocketAddr, v6only: bool, other: &Bound) -> bool {
-    let takes = |address: SocketAddr, only_v6: bool, ip: IpAddr| match address.ip() {
+    takes(ours, v6only, other.address.ip()) || takes(other.address, other.only_v6, ours.ip())
+}
+
+/// True where a socket with this address gets what comes to that one, if nobody is there who has exactly that.
+pub(super) fn takes(address: SocketAddr, only_v6: bool, ip: IpAddr) -> bool {
+    match address.ip() {
         IpAddr::V6(any) if any.is_unspecified() => ip.is_ipv6() || !only_v6,
         IpAddr::V4(any) if any.is_unspecified() => ip.is_ipv4(),
         one => one == ip,
-    };
-    takes(ours, v6only, other.address.ip()) || takes(other.address, other.only_v6, ours.ip())
+    }
 }
 
 pub(super) fn refused(listener: &Listener, source: io::Error) -> ListenError {

@@ -39,14 +39,14 @@ def place(address):
     return host.strip("[]"), int(port)
 
 
-def stream(address, reuse_port=False, v6only=True):
+def stream(address, reuse_port=False):
     made = socket.socket(family(address), socket.SOCK_STREAM)
     if made.family != socket.AF_UNIX:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if reuse_port:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if made.family == socket.AF_INET6:
-        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, "--dual" not in sys.argv)
     if address.startswith("/"):
         try:
             os.unlink(address)
