@@ -201,3 +201,23 @@ fn a_release_that_listens_on_a_wider_address_takes_over_and_loses_nothing() {
         assert_eq!(report.failed(), 0, "{old} to {new}: {report}\n{}", zdr.log());
     }
 }
+
+#[test]
+fn what_a_server_sets_on_its_socket_before_it_binds_survives_a_reload() {
+    for words in [&["--options"][..], &[]] {
+        let address = format!("127.0.0.1:{}", free_port());
+        let zdr = captured(&[words, &[&address]].concat()).start();
+        let told = || ["/options", "/facts"].map(|path| get(address.parse().unwrap(), path).1).concat();
+        let first = told();
+        assert_eq!(
+            first.contains("keepalive=1 keepidle=11 nodelay=1 rcvbuf=80000 tos=16"),
+            !words.is_empty(),
+            "{first}"
+        );
+        assert_eq!(first.contains("nonblocking: True"), !words.is_empty(), "{first}");
+        for _ in 0..3 {
+            reload(&zdr);
+            assert_eq!(told(), first);
+        }
+    }
+}

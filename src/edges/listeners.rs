@@ -10,6 +10,7 @@ mod group;
 mod inherited;
 mod lane;
 mod make;
+mod options;
 mod path;
 mod queue;
 

@@ -9,6 +9,11 @@ pub fn set(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<
     set_value(fd, level, name, &value)
 }
 
+/// Reads an option whose value is an `int` (getsockopt(2)).
+pub fn number(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
+    get(fd, level, name)
+}
+
 /// Sets an option whose value is this plain C structure.
 pub(super) fn set_value<T>(fd: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
@@ -54,5 +59,6 @@ fn get<T: Plain>(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<T> {
 
 /// Types of integers alone, so that any bytes are a value.
 trait Plain {}
+impl Plain for i32 {}
 impl Plain for libc::tcp_info {}
 impl Plain for [u32; 9] {}

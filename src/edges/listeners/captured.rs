@@ -17,7 +17,7 @@ use super::lane::{Lane, Way};
 use super::make::{self, inode, nobody_else};
 use super::path::Named;
 use super::queue::set_nonblocking;
-use super::{ListenError, Listeners};
+use super::{ListenError, Listeners, options};
 use crate::address::{Address, Listener, Options};
 use crate::supervisor::Generation;
 
@@ -117,13 +117,11 @@ impl Listeners {
         }
         let lane = &self.lanes[position];
         let Some(socket) = lane.get(slot) else { return Ok(Answer::GoOn) };
-        let dress = || {
-            if let Some(own) = own {
-                copy_options(own, socket)?;
-            }
-            set_nonblocking(socket.as_fd(), binding.nonblocking)
-        };
-        dress().map_err(|source| ListenError::socket(&lane.listener, source))?;
+        if let Some(own) = own {
+            options::copy(own.as_fd(), socket.as_fd(), lane.claims.is_none());
+        }
+        set_nonblocking(socket.as_fd(), binding.nonblocking)
+            .map_err(|source| ListenError::socket(&lane.listener, source))?;
         Ok(Answer::Place(socket.as_fd()))
     }
 
@@ -381,17 +379,6 @@ fn kind(address: &Address, socket: &OwnedFd) -> Address {
 
 fn v6only(socket: &OwnedFd) -> bool {
     getsockopt(socket, sockopt::Ipv6V6Only).unwrap_or_default()
-}
-
-/// What servers set before they bind, and accepted connections inherit.
-fn copy_options(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
-    if getsockopt(from, sockopt::KeepAlive)? {
-        setsockopt(to, sockopt::KeepAlive, &true)?;
-    }
-    if getsockopt(from, sockopt::TcpNoDelay).unwrap_or_default() {
-        setsockopt(to, sockopt::TcpNoDelay, &true)?;
-    }
-    Ok(())
 }
 
 /// At least the usual one of zdr: the queue holds what comes while generations change, and servers ask for as little as 5

@@ -12,6 +12,7 @@ It answers every request with its generation, and finishes nothing when it is as
 
 import errno
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -39,8 +40,31 @@ def place(address):
     return host.strip("[]"), int(port)
 
 
+OPTIONS = {
+    "keepalive": (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    "keepidle": (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 11),
+    "nodelay": (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    "defer": (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1),
+    "rcvbuf": (socket.SOL_SOCKET, socket.SO_RCVBUF, 40000),
+    "tos": (socket.IPPROTO_IP, socket.IP_TOS, 0x10),
+}
+
+
+def queue_length(listener):
+    """What listen(2) was given: `tcpi_sacked` of a listening socket."""
+    return int.from_bytes(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)[28:32], sys.byteorder)
+
+
+def options_of(made):
+    return " ".join("%s=%d" % (name, made.getsockopt(*option[:2])) for name, option in OPTIONS.items() if name != "defer")
+
+
 def stream(address, reuse_port=False):
     made = socket.socket(family(address), socket.SOCK_STREAM)
+    if "--options" in sys.argv:
+        made.setblocking(False)
+        for option in OPTIONS.values():
+            made.setsockopt(*option)
     if made.family != socket.AF_UNIX:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if reuse_port:
@@ -126,6 +150,10 @@ def answer(connection):
                 body = connect_from_own_port(argument)
             elif path == "/facts":
                 body = "\n".join(FACTS)
+            elif path == "/options":
+                listener = next(iter(LISTENERS.values()))
+                defer = listener.getsockopt(*OPTIONS["defer"][:2])
+                body = "%s defer=%d queue=%d" % (options_of(connection), defer, queue_length(listener))
             elif path == "/rebind":
                 body = rebind()
             elif path == "/storm":
@@ -146,7 +174,12 @@ def answer(connection):
 def serve(listener):
     while True:
         try:
+            if not listener.getblocking():
+                select.select([listener], [], [])
             connection, _ = listener.accept()
+            connection.setblocking(True)
+        except BlockingIOError:
+            continue
         except OSError:
             return
         threading.Thread(target=answer, args=(connection,), daemon=True).start()
@@ -243,7 +276,7 @@ def main():
             WAYS[way](address)
             continue
         made = stream(address, reuse_port="--workers" in options)
-        made.listen(128)
+        made.listen(77 if "--options" in options else 128)
         if "--twice" in options:
             attempt("second bind", lambda: stream(address))
         if "--again" in options:
