@@ -164,3 +164,11 @@ fn where_there_is_nothing_to_ask_it_must_stay_up_for_the_startup_grace() {
     assert!(begun.elapsed() >= Duration::from_millis(400));
     assert_eq!(in_seat(&zdr.status(), "serving"), Some(1));
 }
+
+#[test]
+fn a_server_that_is_woken_only_by_a_first_word_is_ready_without_having_been_told_how() {
+    let setup = Setup::of(&server("serve(listener(), lambda path: 'up')")).listen(&["127.0.0.1:0,defer-accept=30"]);
+    let zdr = setup.option("--ready-timeout", "5s").start();
+    assert_eq!(zdr.get("/"), "up");
+    assert_eq!(zdr.reload().code, 0);
+}

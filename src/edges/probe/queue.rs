@@ -17,6 +17,7 @@ use super::hints::Queue;
 use super::{Probe, accepts_none};
 use crate::address::Listener;
 use crate::edges::kernel::sock_diag::{Accepted, SockDiag};
+use crate::edges::kernel::sockopt::number;
 use crate::edges::listeners::Watched;
 use crate::edges::notice::Notice;
 use crate::url::Url;
@@ -41,6 +42,7 @@ impl Probe {
         let (mut waiting, shared) = self.offer(position, course).await?;
         let mut diag = SockDiag::open().map_err(|error| unknown(&error))?;
         let (asked, mut others, mut unseen) = (Instant::now(), None, false);
+        let mut deferred = Deferred::Unknown(asked);
         loop {
             let mut accepted = Vec::new();
             let mut still = Vec::new();
@@ -72,6 +74,7 @@ impl Probe {
                 course.missed();
                 return Err(others.unwrap_or_else(|| "the connection was closed".to_owned()));
             }
+            deferred.nudge(self, listener, &waiting).await;
             let too_late = asked.elapsed() >= self.readiness.limit;
             match (others.take(), unseen) {
                 (Some(who), _) if too_late => return Err(who),
@@ -175,6 +178,32 @@ impl Probe {
             captures: self.captures,
         };
         spawn_blocking(move || queue.hint()).await.ok()?
+    }
+}
+
+/// A listener with TCP_DEFER_ACCEPT, as httpd sets it, hands out no connection before a word was said on it (tcp(7)).
+enum Deferred {
+    /// It is looked at again then: a server may set it late.
+    Unknown(Instant),
+    /// The word was said.
+    Nudged,
+}
+
+impl Deferred {
+    /// Nothing but the end of a line is said, which every server that waits for a word has to bear (RFC 9112, 2.2).
+    async fn nudge(&mut self, probe: &Probe, listener: &Listener, waiting: &[Connection]) {
+        let Self::Unknown(next) = self else { return };
+        if Instant::now() < *next {
+            return;
+        }
+        *next = Instant::now() + NOTEWORTHY / 10;
+        let seconds = |at: &Watched| number(at.socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT).ok();
+        let sockets = probe.sockets().await;
+        let its = sockets.iter().filter(|at| at.listener.address == listener.address);
+        if its.filter_map(seconds).any(|seconds| seconds > 0) {
+            waiting.iter().for_each(Connection::nudge);
+            *self = Self::Nudged;
+        }
     }
 }
 
