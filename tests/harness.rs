@@ -290,6 +290,8 @@ impl Drop for Zdr {
         if std::thread::panicking() {
             eprintln!("--- log of zdr ---\n{}", self.log());
         }
+        // Redis and others write over their environment, so that their variables do not find them.
+        let descendants = descendants(self.pid());
         let _ = self.child.kill();
         let _ = self.child.wait();
         // Where it was started through another program, that was the child; a zdr that lives has its number in its lock.
@@ -297,7 +299,7 @@ impl Drop for Zdr {
         if let Ok(pid) = lock.trim().parse() {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
-        for pid in self.processes() {
+        for pid in self.processes().into_iter().chain(descendants) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
@@ -354,6 +356,15 @@ pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
         Ok((status, body))
     };
     asked().unwrap_or_default()
+}
+
+/// The children of a process, and theirs.
+fn descendants(pid: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let texts = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let children: Vec<i32> =
+        texts.flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
+    children.iter().flat_map(|child| [vec![*child], descendants(*child)].concat()).collect()
 }
 
 /// Every living process whose environment has this entry.

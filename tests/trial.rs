@@ -3,6 +3,8 @@
 //! A promise that does not hold is a panic that says which. It knows no server by name.
 
 use std::fmt;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -55,7 +57,7 @@ pub fn trial(row: &Row) -> Figures {
     let zdr = setup.start();
     let (new, kept, ready) = reloads(row, &zdr, &target, &bad_release);
     let crash = crash(row, &zdr, &target);
-    stop(zdr);
+    stop(zdr, &target);
     let (label, version, drain_signal) = (row.label(), row.version(), row.mode.drain_signal.clone());
     Figures { label, version, drain_signal, new, kept, ready, crash }
 }
@@ -153,11 +155,17 @@ fn crash(row: &Row, zdr: &Zdr, target: &Target) -> u64 {
     report.failed()
 }
 
-fn stop(mut zdr: Zdr) {
+fn stop(mut zdr: Zdr, target: &Target) {
     let told = zdr.client(&["stop"]);
     assert_eq!(told.code, 0, "{told:?}");
     assert_eq!(zdr.ended().code(), Some(0));
     wait_for("the last process to be gone", || zdr.processes().is_empty().then_some(()));
+    // Not every server can be found by its environment; none of them gives up its listener while it lives.
+    let somebody_listens = match target {
+        Target::Tcp(address) => TcpStream::connect(address).is_ok(),
+        Target::Unix(path) => UnixStream::connect(path).is_ok(),
+    };
+    assert!(!somebody_listens, "somebody listens at {target:?} after the end");
 }
 
 impl Counts {
