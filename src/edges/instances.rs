@@ -239,6 +239,11 @@ impl Edges {
         if !matches!(self.config.readiness.ready, Ready::Notify | Ready::Default) {
             return;
         }
+        // A server that binds by itself may say so before it does; unless it was to be asked nothing else, that is waited for.
+        let binds_later = self.config.capture == Capture::Own && self.listeners.reach(generation).listeners.is_empty();
+        if binds_later && self.config.readiness.ready == Ready::Default {
+            return;
+        }
         if processes::program(pid).is_none() || self.tree(generation, child).contains(&pid) {
             self.inbox.push_back(Event::Ready { generation });
             self.end_errands(generation);

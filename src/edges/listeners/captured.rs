@@ -105,11 +105,9 @@ impl Listeners {
         if let Err(error) = lane.socket(slot, &ours) {
             lane.share(error)?;
         }
-        // A stream is claimed when it listens, if zdr can see that.
-        if own.is_none() || !lane.listener.address.is_stream() {
-            let backlog = i32::try_from(lane.listener.options.backlog).unwrap_or(i32::MAX);
-            lane.listened(generation, backlog, steered.then_some(slot))?;
-        }
+        // It listens already, and servers that find it so (SO_ACCEPTCONN), as gunicorn and HAProxy do, never call listen(2).
+        let backlog = i32::try_from(lane.listener.options.backlog).unwrap_or(i32::MAX);
+        lane.listened(generation, backlog, steered.then_some(slot))?;
         // Only one descriptor is replaced. Where a helper has bound the socket for somebody, that one listens on it.
         if let Some(inode) = own.map(inode).filter(|_| self.lanes[position].listener.address.is_stream()) {
             let listener = self.lanes[position].listener.clone();

@@ -276,7 +276,9 @@ def main():
             WAYS[way](address)
             continue
         made = stream(address, reuse_port="--workers" in options)
-        made.listen(77 if "--options" in options else 128)
+        # As gunicorn and HAProxy do it: a socket that listens already is not told to.
+        if "--asks" not in options or not made.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            made.listen(77 if "--options" in options else 128)
         if "--twice" in options:
             attempt("second bind", lambda: stream(address))
         if "--again" in options:
