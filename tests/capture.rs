@@ -97,13 +97,6 @@ fn workers_that_bind_each_for_itself_are_reloaded_without_a_lost_connection() {
 }
 
 #[test]
-fn a_server_that_finds_its_socket_listening_need_not_listen() {
-    let port = free_port();
-    let zdr = captured(&["--asks", &format!("127.0.0.1:{port}")]).start();
-    reloads_lose_nothing(&zdr, local(port));
-}
-
-#[test]
 fn both_families_and_a_second_port_are_taken_over() {
     let (port, second) = (free_port(), free_port());
     let addresses = [format!("0.0.0.0:{port}"), format!("[::]:{port}"), format!("127.0.0.1:{second}")];

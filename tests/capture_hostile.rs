@@ -221,3 +221,20 @@ fn what_a_server_sets_on_its_socket_before_it_binds_survives_a_reload() {
         }
     }
 }
+
+/// As gunicorn does, so that it can be given a socket that listens.
+#[test]
+fn a_server_that_does_not_listen_on_what_listens_already_is_reloaded() {
+    let port = free_port();
+    let zdr = captured(&["--look", &format!("127.0.0.1:{port}")]).start();
+    reloads_lose_nothing(&zdr, local(port));
+    assert_eq!(answer(port), "generation 6");
+}
+
+#[test]
+fn a_server_that_is_ready_by_its_word_before_it_has_bound_is_waited_for() {
+    let port = free_port();
+    let zdr = captured(&["--say", "--workers", &format!("127.0.0.1:{port}")]).start();
+    wait_for("it to answer", || (answer(port) == "generation 1").then_some(()));
+    reloads_lose_nothing(&zdr, local(port));
+}

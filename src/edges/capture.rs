@@ -70,7 +70,13 @@ impl Edges {
         while let Some(child) = self.children.get_mut(&generation) {
             let Some(watch) = &child.capture else { return };
             match watch.notifier.receive() {
-                Ok(Some(call)) => self.answer_call(generation, &call),
+                Ok(Some(call)) => {
+                    self.answer_call(generation, &call);
+                    let said = self.children.get_mut(&generation).and_then(|child| child.said_too_early.take());
+                    if let Some(pid) = said {
+                        self.said(generation, pid, true);
+                    }
+                }
                 Ok(None) => return,
                 Err(error) => {
                     // Nobody is left whose calls could come.

@@ -36,6 +36,8 @@ pub(super) struct Child {
     pub(super) quiesce: Option<Task>,
     pub(super) notify: Option<Task>,
     pub(super) capture: Option<Watch>,
+    /// Who has said READY=1 before it listened where the serving generation does.
+    pub(super) said_too_early: Option<i32>,
     /// Why what it binds by itself cannot be taken over.
     pub(super) trouble: Option<String>,
     /// Variables that were read from files when it was started.
@@ -106,6 +108,7 @@ impl Edges {
                     from_files,
                     control_group,
                     capture,
+                    said_too_early: None,
                     trouble: None,
                 };
                 self.children.insert(generation, child);
@@ -239,12 +242,15 @@ impl Edges {
         if !matches!(self.config.readiness.ready, Ready::Notify | Ready::Default) {
             return;
         }
-        // A server that binds by itself may say so before it does; unless it was to be asked nothing else, that is waited for.
-        let binds_later = self.config.capture == Capture::Own && self.listeners.reach(generation).listeners.is_empty();
-        if binds_later && self.config.readiness.ready == Ready::Default {
-            return;
-        }
         if processes::program(pid).is_none() || self.tree(generation, child).contains(&pid) {
+            // gunicorn with `--reuse-port` says so before its workers have bound anything.
+            let reach = self.listeners.reach(generation);
+            if reach.listeners.is_empty() && !reach.missing.is_empty() {
+                if let Some(child) = self.children.get_mut(&generation) {
+                    child.said_too_early = Some(pid);
+                }
+                return;
+            }
             self.inbox.push_back(Event::Ready { generation });
             self.end_errands(generation);
             if let Some(child) = self.children.get_mut(&generation) {

@@ -358,10 +358,13 @@ impl Lane {
 
     /// A generation listens; one that serves already gets at once what is new.
     fn listened(&mut self, generation: Generation, backlog: i32, serving: Option<usize>) -> Result<(), ListenError> {
-        if self.claims.is_none() || self.is_of(generation) {
+        if self.claims.is_none() {
             return Ok(());
         }
         self.listener.options.backlog = roomy(backlog);
+        if self.is_of(generation) {
+            return Ok(());
+        }
         self.claim(generation);
         serving.map_or(Ok(()), |slot| self.steer(slot)).map_err(|source| ListenError::steer(&self.listener, source))
     }

@@ -262,6 +262,10 @@ def main():
         elif name == "--sandbox":
             sandbox.give_up_privileges()
             sandbox.forbid({"clone3": errno.ENOSYS, "pidfd_getfd": errno.EPERM})
+    if "--say" in options:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as teller:
+            teller.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+        time.sleep(0.3)
     if "--workers" in options:
         # As servers with SO_REUSEPORT do: each process has a socket of its own on the address.
         for _ in range(2):
@@ -276,8 +280,8 @@ def main():
             WAYS[way](address)
             continue
         made = stream(address, reuse_port="--workers" in options)
-        # As gunicorn and HAProxy do it: a socket that listens already is not told to.
-        if "--asks" not in options or not made.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        # Some servers look first whether it listens already.
+        if "--look" not in options or not made.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             made.listen(77 if "--options" in options else 128)
         if "--twice" in options:
             attempt("second bind", lambda: stream(address))
