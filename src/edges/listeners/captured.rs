@@ -129,11 +129,8 @@ impl Listeners {
             return Ok(Answer::GoOn);
         };
         let listener = self.listener_of(socket, &binding.address);
-        if let Err(error) = nobody_else(&listener, &self.inodes()) {
-            // The kernel knows best whether these two may share it.
-            warn!(%generation, "the server binds {}: {error}", listener.address);
-            return Ok(Answer::GoOn);
-        }
+        // The kernel knows best whether these two may share it, so the call goes on all the same.
+        nobody_else(&listener, &self.inodes())?;
         let datagrams = !listener.address.is_stream();
         if datagrams && address.ip().is_multicast() {
             return Ok(Answer::GoOn);

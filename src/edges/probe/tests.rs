@@ -136,17 +136,24 @@ impl Owned {
         self.socket.iter().map(watched).collect()
     }
 
+    /// Whoever has asked may have run out of time and be gone by now.
     fn answer(&self, notice: Notice) -> Option<Event> {
         match notice {
             Notice::Happened(event) => return Some(event),
             Notice::Aim { reply, .. } => {
                 *self.aimed.lock().unwrap().last_mut().unwrap() += 1;
-                reply.send(Ok(self.aims())).unwrap();
+                let _ = reply.send(Ok(self.aims()));
             }
             Notice::Unaim => self.aimed.lock().unwrap().push(0),
-            Notice::Reach { reply, .. } => reply.send(self.reach.lock().unwrap().clone()).unwrap(),
-            Notice::Roots { reply } => reply.send(self.roots.clone()).unwrap(),
-            Notice::Watch { reply, .. } => reply.send(self.watched()).unwrap(),
+            Notice::Reach { reply, .. } => {
+                let _ = reply.send(self.reach.lock().unwrap().clone());
+            }
+            Notice::Roots { reply } => {
+                let _ = reply.send(self.roots.clone());
+            }
+            Notice::Watch { reply, .. } => {
+                let _ = reply.send(self.watched());
+            }
             _ => {}
         }
         None
