@@ -204,10 +204,20 @@ fn an_address_of_another_program_is_named_in_the_verdict() {
 #[test]
 fn a_server_that_never_binds_is_not_ready_and_the_verdict_says_so() {
     let port = free_port();
-    let zdr = captured(&[&format!("127.0.0.1:{port}")]).option("--ready-timeout", "1s").start();
+    let zdr = captured(&[&format!("127.0.0.1:{port}")]).option("--ready-timeout", "3s").start();
     let told = zdr.reload_to(&["sleep", "60"]);
     assert_eq!(told.code, 3, "{told:?}");
     assert!(told.error.contains("it has not listened on any address yet"), "{told:?}");
+    assert_eq!(answer(port), "generation 1");
+}
+
+#[test]
+fn a_server_that_lets_the_kernel_choose_its_port_is_told_what_is_wrong() {
+    let port = free_port();
+    let zdr = captured(&[&format!("127.0.0.1:{port}")]).option("--ready-timeout", "3s").start();
+    let told = zdr.reload_to(&server(&["127.0.0.1:0"]));
+    assert_eq!(told.code, 3, "{told:?}");
+    assert!(told.error.contains("which zdr leaves alone: give it a port that stays the same"), "{told:?}");
     assert_eq!(answer(port), "generation 1");
 }
 

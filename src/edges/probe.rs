@@ -43,6 +43,9 @@ pub struct Probe {
     pub owner: Owner,
 }
 
+/// Said of a server that binds by itself and has not done so.
+const NOWHERE: &str = "it has not listened on any address yet";
+
 /// The first probes come this close together.
 const FIRST_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -58,6 +61,7 @@ impl Probe {
                 Ok(()) => good += 1,
                 Err(answer) => {
                     good = 0;
+                    let answer = self.with_its_port(answer, &mut course).await;
                     self.not_ready(answer);
                 }
             }
@@ -71,6 +75,22 @@ impl Probe {
 
     fn not_ready(&self, answer: String) {
         tell(&self.owner, Event::NotReady { generation: self.generation, answer });
+    }
+
+    /// One that lets the kernel choose its port is never ready, and is told why.
+    async fn with_its_port(&self, answer: String, course: &mut Course) -> String {
+        if !answer.ends_with(NOWHERE) || !course.is_slow() {
+            return answer;
+        }
+        if course.hint.kept().is_none() {
+            let (generation, roots) = (self.generation, self.roots().await);
+            let hint = spawn_blocking(move || hints::left_alone(generation, &roots)).await.ok().flatten();
+            course.hint.keep(hint.unwrap_or_default());
+        }
+        match course.hint.kept() {
+            Some(hint) if !hint.is_empty() => format!("{answer}; {hint}"),
+            _ => answer,
+        }
     }
 
     fn said(&self, answer: &str) -> String {
@@ -214,7 +234,7 @@ impl Probe {
     async fn streams(&self) -> Result<Vec<(usize, Listener)>, String> {
         let Reach { listeners, trouble, .. } = self.reach().await;
         match listeners.is_empty() && self.captures {
-            true => Err(trouble.unwrap_or_else(|| "it has not listened on any address yet".to_owned())),
+            true => Err(trouble.unwrap_or_else(|| NOWHERE.to_owned())),
             false => Ok(listeners.into_iter().filter(|(_, listener)| listener.address.is_stream()).collect()),
         }
     }

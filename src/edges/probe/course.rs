@@ -46,6 +46,11 @@ impl Course {
         (self.started.elapsed() / SHARE).clamp(first, self.longest.max(first))
     }
 
+    /// It takes longer than most servers need to start.
+    pub(super) fn is_slow(&self) -> bool {
+        self.started.elapsed() >= FRESH
+    }
+
     /// How many connections a shared socket is offered at once.
     pub(super) fn crowd(&self) -> usize {
         if self.misses < PATIENCE { SOME } else { MANY }

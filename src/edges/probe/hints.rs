@@ -47,6 +47,15 @@ impl Queue {
     }
 }
 
+/// For one that has listened on nothing that was taken over: where it listens all the same.
+pub(super) fn left_alone(generation: Generation, roots: &[(Generation, i32)]) -> Option<String> {
+    let root = roots.iter().find(|(other, _)| *other == generation).map(|(_, root)| *root)?;
+    let held = sockets(&of(generation, root, roots)).ok()?;
+    let listening = SockDiag::open().and_then(|mut diag| diag.listening()).ok()?;
+    let its = listening.iter().find(|at| held.contains(&at.inode))?;
+    Some(format!("it listens on {}, which zdr leaves alone: give it a port that stays the same", its.address))
+}
+
 /// For one that failed before it took its sockets.
 pub fn at_exit(listener: &Listener) -> String {
     format!("if it binds {} by itself, add --capture always", listener.address)
