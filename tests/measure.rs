@@ -9,6 +9,7 @@
     reason = "a measurement says what went wrong by panicking"
 )]
 
+mod capture_cost;
 #[expect(dead_code, reason = "shared with the tests, which need more of it")]
 mod harness;
 #[path = "../src/rehearse/load.rs"]
@@ -85,7 +86,7 @@ fn own_start(command: &[String]) -> Duration {
 }
 
 /// From the start of the client command to the first answer of the new generation, and to its end.
-fn reload(zdr: &Zdr, load: &mut Load) -> (Duration, Duration) {
+fn first_answer_after_reload(zdr: &Zdr, load: &mut Load) -> (Duration, Duration) {
     let serving = zdr.serving();
     let begun = Instant::now();
     assert_eq!(zdr.reload().code, 0, "{}", zdr.log());
@@ -113,7 +114,7 @@ fn reload_beside_the_servers_own_start() {
             for _ in 0..ROUNDS {
                 zdr.wait_until("the old one to end", |status| in_seat(status, "draining").is_none());
                 own.push(own_start(&command));
-                let (first_answer, verdict) = reload(&zdr, &mut load);
+                let (first_answer, verdict) = first_answer_after_reload(&zdr, &mut load);
                 first.push(first_answer);
                 told.push(verdict);
             }
