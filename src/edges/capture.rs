@@ -128,7 +128,9 @@ impl Edges {
                 Err(_) => (Ok(Answer::GoOn), None),
             },
             Call::Unlink { directory, path } => {
-                let named = unlinked(asked.thread, directory, path);
+                // Where no name is kept, which is most often, the server need not wait until its path was read.
+                let keeps_any = self.listeners.files().next().is_some();
+                let named = if keeps_any { unlinked(asked.thread, directory, path) } else { None };
                 let kept = named.and_then(|path| fs::symlink_metadata(path).ok());
                 let ours = kept.is_some_and(|file| self.listeners.keeps(&file));
                 (Ok(if ours { Answer::Done(Ok(())) } else { Answer::GoOn }), None)
