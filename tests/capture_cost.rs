@@ -19,9 +19,9 @@ mod ratios;
 mod told;
 
 /// Fresh processes so many times,
-const RUNS: usize = 16;
+const RUNS: usize = 20;
 /// and in each run every side so many times there and back.
-const TIMES: usize = 4;
+const TIMES: usize = 8;
 
 /// Net/http as its users write it, built once.
 fn go(port: u16) -> Vec<String> {
@@ -36,6 +36,11 @@ fn go(port: u16) -> Vec<String> {
         fs::rename(new, &binary).unwrap();
     }
     vec![binary.display().to_string(), port.to_string()]
+}
+
+/// On one core, because the other is the client's; else it spends its time on looking for work, which differs widely.
+fn go_on_one_core(port: u16) -> Vec<String> {
+    [vec!["env".to_owned(), "GOMAXPROCS=1".to_owned()], go(port)].concat()
 }
 
 /// One process, without access log: about the least that a request can cost.
@@ -79,7 +84,7 @@ fn a_request_costs_a_captured_server_what_it_costs_it_alone() {
     let listening: Sides = vec![("--listen", Some(listening)), ("--listen, filter", Some(listening_and_filtered))];
     // What is found between two that are alike is noise.
     compare("nginx", nginx, &vec![alone, captured]);
-    compare("Go", go, &[vec![alone, captured], listening].concat());
+    compare("Go", go_on_one_core, &[vec![alone, captured], listening].concat());
 }
 
 /// Each side beside the server alone.
@@ -98,23 +103,20 @@ fn compare(name: &str, command: fn(u16) -> Vec<String>, sides: &Sides) {
         }
         let arms: Vec<Arm> = arms.into_iter().filter_map(|(_, arm)| arm).collect();
         for (kind, asked) in kinds.into_iter().enumerate() {
-            let mut ratios = vec![[const { Vec::new() }; 3]; sides.len()];
+            let mut costs = vec![Vec::new(); count];
             for _ in 0..TIMES {
-                let there: Vec<Cost> = arms.iter().map(|arm| arm.cost(asked)).collect();
-                let mut back: Vec<Cost> = arms.iter().rev().map(|arm| arm.cost(asked)).collect();
-                back.reverse();
-                // Both ways, so that a machine that becomes faster or slower meanwhile favours nobody.
-                let costs: Vec<_> = there.iter().zip(&back).map(|(there, back)| there.between(*back)).collect();
-                alone[kind].push(costs[0]);
-                for (side, cost) in ratios.iter_mut().zip(&costs[1..]) {
-                    for (ratios, (cost, alone)) in side.iter_mut().zip(cost.all().into_iter().zip(costs[0].all())) {
-                        ratios.push(cost / alone);
-                    }
+                // There and back, so that a machine that becomes faster or slower meanwhile favours nobody.
+                for place in (0..count).chain((0..count).rev()) {
+                    costs[place].push(arms[place].cost(asked));
                 }
             }
-            for (found, ratios) in found[kind].iter_mut().flatten().zip(ratios.into_iter().flatten()) {
-                found.add_run(ratios);
+            let costs: Vec<Cost> = costs.iter().map(|costs| Cost::undisturbed(costs)).collect();
+            for (found, cost) in found[kind].iter_mut().zip(&costs[1..]) {
+                for (found, (cost, alone)) in found.iter_mut().zip(cost.all().into_iter().zip(costs[0].all())) {
+                    found.add(cost / alone);
+                }
             }
+            alone[kind].push(costs[0]);
         }
     }
     for (kind, asked) in kinds.into_iter().enumerate() {
@@ -141,7 +143,7 @@ fn a_system_call_beside_the_same_without_capture() {
         let captured = Arm::supervised(told::command, captured);
         let both = [told::ask(&alone), told::ask(&captured), told::ask(&captured), told::ask(&alone)];
         let pair = |a: usize, b: usize| both[a][told::ANY_CALL] / both[b][told::ANY_CALL];
-        calls.add_run(vec![pair(1, 0), pair(2, 3)]);
+        calls.add(f64::midpoint(pair(1, 0), pair(2, 3)));
         found[0].push(both[0].clone());
         found[1].push(both[1].clone());
         captured.reload();
