@@ -82,7 +82,7 @@ fn every_kind_is_taken_over_with_its_name_and_handed_on_to_every_generation() {
     let zdr = launched(setup, &json!({ "sockets": sockets, "names": "web:web::a.socket" })).start();
     let expected = [
         ("web", format!("127.0.0.1:{port}")),
-        ("web2", format!("[::1]:{port}")),
+        ("web", format!("[::1]:{port}")),
         ("listener3", format!("udp://127.0.0.1:{port}")),
         ("a.socket", format!("unix:{path}")),
         ("listener5", format!("unix:@{name}")),
@@ -92,7 +92,7 @@ fn every_kind_is_taken_over_with_its_name_and_handed_on_to_every_generation() {
         let told: Value = serde_json::from_str(&get(local(port), "/").1).unwrap();
         let environment = &told["environment"];
         assert_eq!(environment["ZDR_GENERATION"], generation);
-        assert_eq!(environment["LISTEN_FDNAMES"], "web:web2:listener3:a.socket:listener5");
+        assert_eq!(environment["LISTEN_FDNAMES"], "web:web:listener3:a.socket:listener5");
         assert_eq!(
             (&environment["LISTEN_FDS"], &environment["LISTEN_PID"]),
             (&json!("5"), &json!(told["pid"].to_string()))

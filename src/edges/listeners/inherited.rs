@@ -57,11 +57,8 @@ impl Inherited {
         for position in 0..passed.len() {
             let (socket, kind) = take(&mut passed, position, first).map_err(at(first + position))?;
             let name = names.get(position).copied().filter(|name| !name.is_empty());
-            let mut name = name.map_or_else(|| unnamed(position), ToOwned::to_owned);
-            while taken.iter().any(|(other, ..)| *other == name) {
-                name = format!("{name}{}", position + 1);
-            }
-            taken.push((name, socket, kind));
+            // All sockets of one unit have the same name, and servers look for that (sd_listen_fds_with_names(3)).
+            taken.push((name.map_or_else(|| unnamed(position), ToOwned::to_owned), socket, kind));
         }
         Ok(Self { first, sockets: taken })
     }
