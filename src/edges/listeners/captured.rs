@@ -72,6 +72,8 @@ impl Listeners {
         held: impl Fn(u64) -> bool,
     ) -> Result<Answer<'_>, ListenError> {
         let Some(slot) = self.slot_of(generation) else { return Ok(Answer::GoOn) };
+        // One that binds again may have shut the socket down before that it gets once more.
+        self.mend()?;
         let known = self.lanes.iter().position(|lane| lane.answers(binding));
         match known {
             Some(position) => self.place(position, slot, generation, binding, held),
