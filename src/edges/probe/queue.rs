@@ -14,16 +14,13 @@ use super::attribution::{UNSEEN, Whose, whose};
 use super::connection::{Connection, Ends};
 use super::course::Course;
 use super::hints::Queue;
-use super::{Probe, accepts_none};
+use super::{FIRST_LOOK, Probe, accepts_none};
 use crate::address::Listener;
 use crate::edges::kernel::sock_diag::{Accepted, SockDiag};
 use crate::edges::kernel::sockopt::number;
 use crate::edges::listeners::Watched;
 use crate::edges::notice::Notice;
 use crate::url::Url;
-
-/// A look at the queue costs microseconds, and the server does not notice.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
 
 /// A connection that waits this long to be accepted is worth a word: most servers need less to start.
 const NOTEWORTHY: Duration = Duration::from_millis(250);
