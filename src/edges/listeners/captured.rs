@@ -63,8 +63,7 @@ const NOBODYS: usize = usize::MAX;
 const BOUND: usize = 1024;
 
 impl Listeners {
-    /// A server binds. `listed_only` leaves alone what was not asked for with `--listen`; `held` tells whether a process
-    /// of the generation still has the socket with this inode.
+    /// A server binds. `held` tells whether a process of the generation still has the socket with this inode.
     pub fn bind_for(
         &mut self,
         generation: Generation,
