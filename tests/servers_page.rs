@@ -59,8 +59,8 @@ fn notes(results: &[Result]) -> String {
         last = &row.name;
         let Mode { loses_new, loses_kept, no_second, crash_cuts, .. } = &row.mode;
         let known = [
-            ("loses new connections", loses_new),
-            ("loses kept-alive ones", loses_kept),
+            ("may lose new connections", loses_new),
+            ("may lose requests over kept-alive connections", loses_kept),
             ("cannot be reloaded", no_second),
             ("suffers from a crash", crash_cuts),
         ];
