@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::rows::Mode;
-use crate::trial::Counts;
+use crate::trial::{Counts, Figures};
 
 const HEAD: &str = "\
 # Real servers under zdr
@@ -11,8 +11,8 @@ Made by `tests/matrix`; do not edit. Every server below runs as its own document
 `tests/servers`. Each goes through the same: start, five reloads and a bad release (verdict 3, the old one serves on) under
 eight clients, four with a new connection for each request and four with keep-alive; `kill -9` of its main process, during which
 nobody is refused; a stop that leaves no process behind. Lost is what was refused, reset, cut, late or answered with
-another status than 2xx. *Again* counts requests that crossed the closing of an idle connection, which any client
-sends once more (RFC 9112 §9.3.1). *Ready* is the median time from `zdr reload` to its verdict. Every generation drains at once
+another status than 2xx. *Not asked*: its clients keep no connection in this trial. *Again* counts requests that crossed
+the closing of an idle connection, which any client sends once more (RFC 9112 §9.3.1). *Ready* is the median time from `zdr reload` to its verdict. Every generation drains at once
 (`--bake 0s`) with `--drain-idle 1s`.
 
 ";
@@ -35,17 +35,16 @@ fn line((row, figures): &Result) -> String {
         return format!("| {} | {takes} | {} | **failed** | **failed** | |\n", row.server.title, mode.drain_signal);
     };
     let Counts { ok, failed, .. } = figures.new;
-    let kept = figures.kept;
-    format!(
-        "| {} {} | {takes} | {} | {ok}, **{failed}** | {}, **{}**, {} | {} ms |\n",
-        row.server.title,
-        figures.version,
-        mode.drain_signal,
-        kept.ok,
-        kept.failed,
-        kept.again,
-        figures.ready.as_millis()
-    )
+    let kept = match figures.kept {
+        Counts { ok: 0, failed: 0, .. } => "not asked".to_owned(),
+        Counts { ok, failed, again } => format!("{ok}, **{failed}**, {again}"),
+    };
+    let ready = match mode.no_second {
+        Some(_) => "never".to_owned(),
+        None => format!("{} ms", figures.ready.as_millis()),
+    };
+    let Figures { version, drain_signal, .. } = figures;
+    format!("| {} {version} | {takes} | {drain_signal} | {ok}, **{failed}** | {kept} | {ready} |\n", row.server.title)
 }
 
 fn notes(results: &[Result]) -> String {
