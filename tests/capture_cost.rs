@@ -10,9 +10,9 @@ use arms::{Arm, Asked, Cost};
 use ratios::{Ratios, median};
 
 use crate::harness::{DEADLINE, Setup, Zdr, free_port, get, in_seat, wait_for};
-use crate::load::{Load, Shape};
+
 use crate::servers::in_servers;
-use crate::{ROUNDS, count_in, first_answer_after_reload, range, resident_kib, sum_of};
+use crate::{ROUNDS, count_in, first_answer_after_reload, range, resident_kib, sum_of, watchers};
 
 mod arms;
 mod ratios;
@@ -180,14 +180,7 @@ fn own_start(command: &[String], port: u16) -> Duration {
 fn a_new_captured_generation_beside_the_servers_own_start() {
     let port = free_port();
     let zdr = Setup::of(&go(port)).listen(&[]).option("--bake", "0s").option("--drain-idle", "100ms").start();
-    let shape = Shape {
-        new_connection_clients: 2,
-        keep_alive_clients: 0,
-        rate_per_client: Some(250.0),
-        path: "/health".to_owned(),
-        limit: DEADLINE,
-    };
-    let mut load = Load::start(zdr.address(), &shape).unwrap();
+    let mut load = watchers(zdr.address());
     let (mut own, mut first, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         zdr.wait_until("the old one to end", |status| in_seat(status, "draining").is_none());

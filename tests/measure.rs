@@ -95,21 +95,25 @@ fn first_answer_after_reload(zdr: &Zdr, load: &mut Load) -> (Duration, Duration)
     (first - begun, told)
 }
 
+/// Two clients that ask every 4 ms see an answer 1 ms late at the median, and leave the machine to the server.
+fn watchers(address: SocketAddr) -> Load {
+    let shape = Shape {
+        new_connection_clients: 2,
+        keep_alive_clients: 0,
+        rate_per_client: Some(250.0),
+        path: "/health".to_owned(),
+        limit: DEADLINE,
+    };
+    Load::start(address, &shape).unwrap()
+}
+
 #[test]
 fn reload_beside_the_servers_own_start() {
     for (name, command) in [("rust", sample(&[])), ("python", asyncio(End::InOrder))] {
         for ready in [Some("/health"), None] {
             let setup = Setup::of(&command).option("--bake", "0s").option("--drain-idle", "100ms");
             let zdr = ready.into_iter().fold(setup, |setup, path| setup.option("--ready", path)).start();
-            // Two clients that ask every 4 ms see an answer 1 ms late at the median, and leave the machine to the server.
-            let shape = Shape {
-                new_connection_clients: 2,
-                keep_alive_clients: 0,
-                rate_per_client: Some(250.0),
-                path: "/health".to_owned(),
-                limit: DEADLINE,
-            };
-            let mut load = Load::start(zdr.address(), &shape).unwrap();
+            let mut load = watchers(zdr.address());
             let (mut own, mut first, mut told) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..ROUNDS {
                 zdr.wait_until("the old one to end", |status| in_seat(status, "draining").is_none());
