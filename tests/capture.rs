@@ -89,6 +89,21 @@ pub fn as_nobody(setup: Setup, through: &[&str]) -> Setup {
     setup
 }
 
+/// The filter is in force before the user changes, where it takes CAP_SYS_ADMIN and nothing else.
+#[test]
+fn only_where_zdr_is_not_root_the_server_gets_no_new_privileges() {
+    let gets = |zdr: &Zdr| fs::read_to_string(format!("/proc/{}/status", zdr.server_pid())).unwrap();
+    let address = format!("127.0.0.1:{}", free_port());
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let zdr = as_nobody(captured(&[&address]), &nobody).start();
+    assert!(gets(&zdr).contains("NoNewPrivs:\t1"));
+    if nix::unistd::geteuid().is_root() {
+        let address = format!("127.0.0.1:{}", free_port());
+        let zdr = captured(&[&address]).option("--user", "65534").option("--group", "65534").start();
+        assert!(gets(&zdr).contains("NoNewPrivs:\t0"));
+    }
+}
+
 #[test]
 fn workers_that_bind_each_for_itself_are_reloaded_without_a_lost_connection() {
     let port = free_port();
