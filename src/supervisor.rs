@@ -24,14 +24,14 @@ use std::time::Instant;
 
 pub use action::{Action, Place};
 pub use event::Event;
-pub use generation::{Exit, Generation, Ticket, Until};
+pub use generation::{Exit, Generation, Ticket, Until, Why};
 use humantime::format_duration;
 pub use news::News;
 pub use policy::Policy;
 use seats::{Draining, Left, Phase, Request, Serving, Starting, Stop};
 pub use status::{SeatName, State, Status};
 use stopping::refused_because_stopping;
-pub use verdict::{Outcome, Verdict};
+pub use verdict::{Cause, Outcome, Verdict};
 
 /// The state of everything zdr decides about.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Supervisor {
     /// Takes in what happened and says what to do, in order.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
-            Event::Boot => self.launch(Request::default(), now),
+            Event::Boot => self.launch(Request::unasked(Why::Boot), now),
             Event::Reload { ticket, command, until } => self.reload(ticket, command, until, now),
             Event::Restart { ticket } => self.restart(ticket, now),
             Event::Stop { ticket } => self.stop(ticket, now),
@@ -96,6 +96,7 @@ impl Supervisor {
             Event::Ready { generation } => self.ready(generation, now),
             Event::Connections { generation, open, busy } => self.connections(generation, open, busy),
             Event::Quiet { generation } => self.quiet(generation, now),
+            Event::Wrote { generation, lines } => self.wrote(generation, lines),
             Event::Exited { generation, exit } => self.exited(generation, exit, now),
             Event::Left { generation, waiting } => self.left(generation, waiting, now),
             Event::Elapsed => self.elapsed(now),
@@ -137,6 +138,8 @@ impl Supervisor {
             since: now,
             ready_by: now + self.policy.ready_timeout,
             last_answer: None,
+            why: request.why,
+            output: Vec::new(),
         });
     }
 
@@ -151,11 +154,12 @@ impl Supervisor {
         if let Some(starting) = self.starting.as_mut().filter(|starting| starting.generation == generation) {
             starting.pid = Some(pid);
             starting.ready_by = now + self.policy.ready_timeout;
-            self.tell(News::Spawned { generation, pid });
+            let why = starting.why;
+            self.tell(News::Spawned { generation, pid, why });
             self.actions.push(Action::Probe(generation));
         } else if let Some(finisher) = self.draining.iter_mut().find(|draining| draining.generation == generation) {
             finisher.pid = Some(pid);
-            self.tell(News::Spawned { generation, pid });
+            self.tell(News::Spawned { generation, pid, why: Why::Finish });
             self.actions.push(Action::Quiesce(generation));
         }
     }
@@ -182,7 +186,7 @@ impl Supervisor {
         self.command.clone_from(&command);
         let after = now.saturating_duration_since(since);
         self.tell(News::Serving { generation, after });
-        let old = self.serving.replace(Serving { generation, pid, command, since: now });
+        let old = self.serving.replace(Serving { generation, pid, command, since: now, output: Vec::new() });
         self.quiesce_the_warm(now);
         let (patient, prompt) = askers.into_iter().partition::<Vec<_>, _>(|(_, until)| *until == Until::Drained);
         let mut due = tickets(prompt);
@@ -190,7 +194,8 @@ impl Supervisor {
             Some(old) => self.keep_warm(old, tickets(patient), now),
             None => due.extend(tickets(patient)),
         }
-        self.settle(due, Outcome::Done, generation, format!("generation {generation} serves after {after:.1?}"));
+        let reason = format!("generation {generation} serves after {after:.1?}");
+        self.settle(due, Verdict::of_generation(Cause::Ready, generation, reason));
         self.run_next(now);
     }
 
@@ -233,12 +238,22 @@ impl Supervisor {
         }
     }
 
+    /// What one that fails wrote last says why.
+    fn wrote(&mut self, generation: Generation, lines: Vec<String>) {
+        let output = match (&mut self.starting, &mut self.serving) {
+            (Some(starting), _) if starting.generation == generation => &mut starting.output,
+            (_, Some(serving)) if serving.generation == generation => &mut serving.output,
+            _ => return,
+        };
+        *output = lines;
+    }
+
     /// A main process has ended; what that means depends on its seat.
     fn exited(&mut self, generation: Generation, exit: Exit, now: Instant) {
         if let Some(starting) = self.starting.take_if(|starting| starting.generation == generation) {
             self.kill_and_release(generation);
             let answer = starting.last_answer.as_ref().map(|answer| format!(": {answer}")).unwrap_or_default();
-            self.give_up(starting, &format!("{exit} before it was ready{answer}"), now);
+            self.give_up(starting, Cause::Exited, &format!("{exit} before it was ready{answer}"), now);
         } else if let Some(serving) = self.serving.take_if(|serving| serving.generation == generation) {
             self.crashed(serving, exit, now);
         } else if let Some(at) = self.draining.iter().position(|draining| draining.generation == generation) {
@@ -249,7 +264,8 @@ impl Supervisor {
 
     fn ended(&mut self, draining: Draining, exit: Exit, now: Instant) {
         let generation = draining.generation;
-        self.tell(News::Ended { generation, exit: exit.to_string() });
+        let after = now.saturating_duration_since(draining.since);
+        self.tell(News::Ended { generation, exit: exit.to_string(), after });
         let unfinished = matches!(draining.phase, Phase::Warm { .. } | Phase::Quiescing { .. });
         if unfinished && !draining.finishes_for_another {
             self.leave(generation, draining.command);
@@ -263,11 +279,17 @@ impl Supervisor {
         if draining.watchers.is_empty() {
             return;
         }
-        let (outcome, newest, who) = match &self.serving {
-            Some(serving) => (Outcome::Done, serving.generation, format!("generation {} serves", serving.generation)),
-            None => (Outcome::Failed, generation, "nothing serves".to_owned()),
+        let gone = format!("and generation {generation} is gone");
+        let verdict = match self.serving.as_ref().map(|serving| serving.generation) {
+            Some(newest) => {
+                Verdict::of_generation(Cause::Drained, newest, format!("generation {newest} serves {gone}"))
+            }
+            None => Verdict {
+                outcome: Outcome::Failed,
+                ..Verdict::of_generation(Cause::Crashed, generation, format!("nothing serves {gone}"))
+            },
         };
-        self.settle(draining.watchers, outcome, newest, format!("{who} and generation {generation} is gone"));
+        self.settle(draining.watchers, verdict);
     }
 
     /// When `handle` wants to be told that time has passed.
@@ -299,7 +321,7 @@ impl Supervisor {
             self.out_of_time(draining, now);
         }
         if self.retry_at.is_some_and(|at| at <= now) {
-            self.launch(Request::default(), now);
+            self.launch(Request::unasked(Why::Retry), now);
         }
     }
 
@@ -308,7 +330,7 @@ impl Supervisor {
         let answer = starting.last_answer.clone().unwrap_or_else(|| "it never answered".to_owned());
         let why = format!("was not ready after {time}: {answer}");
         self.kill(Draining::from_starting(starting.clone(), now), "it was not ready in time");
-        self.give_up(starting, &why, now);
+        self.give_up(starting, Cause::TimedOut, &why, now);
     }
 
     /// Its queue did not run empty: it is signalled all the same. It did not end: it is killed with its whole tree.
@@ -332,8 +354,7 @@ impl Supervisor {
         self.draining.push(Draining { phase: Phase::Killed, ..draining });
     }
 
-    fn settle(&mut self, tickets: Vec<Ticket>, outcome: Outcome, generation: Generation, reason: String) {
-        let verdict = Verdict { outcome, generation: Some(generation), reason };
+    fn settle(&mut self, tickets: Vec<Ticket>, verdict: Verdict) {
         if !tickets.is_empty() {
             self.tell(News::Verdict(verdict.clone()));
         }

@@ -48,7 +48,7 @@ impl ServiceManager {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervisor::Generation;
+    use crate::supervisor::{Generation, Why};
 
     fn heard(socket: &UnixDatagram) -> String {
         let mut message = [0; 512];
@@ -70,7 +70,7 @@ mod tests {
         ];
         for (address, socket) in listens {
             let manager = ServiceManager::named(Some(&address));
-            manager.tell(&News::Spawned { generation: Generation(1), pid: 5 });
+            manager.tell(&News::Spawned { generation: Generation(1), pid: 5, why: Why::Boot });
             manager.tell(&News::Serving { generation: Generation(1), after: std::time::Duration::from_millis(100) });
             manager.tell(&News::Stopping);
             assert_eq!(heard(&socket), "READY=1\nSTATUS=generation 1 serves after 100.0ms");

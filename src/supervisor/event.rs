@@ -70,6 +70,14 @@ pub enum Event {
         /// Which.
         generation: Generation,
     },
+    #[cfg_attr(not(test), expect(dead_code, reason = "the edge that reads it comes next"))]
+    /// What a generation wrote last; told before what becomes of it.
+    Wrote {
+        /// Which.
+        generation: Generation,
+        /// The last lines on its standard error, the oldest first.
+        lines: Vec<String>,
+    },
     /// The main process of a generation has ended.
     Exited {
         /// Whose.

@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::time::Instant;
 
 use super::action::{Action, Place};
-use super::generation::{Exit, Generation};
+use super::generation::{Exit, Generation, Why};
 use super::news::News;
 use super::policy::{FAILURES_AT_BOOT, STEADY, pause};
 use super::seats::{Draining, Left, Phase, Request, Serving, Starting, Stop};
-use super::verdict::Outcome;
+use super::verdict::{Cause, Outcome, Verdict};
 use super::{Supervisor, tickets};
 
 impl Supervisor {
@@ -56,24 +56,28 @@ impl Supervisor {
             let then = format!("generation {} serves again", warm.generation);
             let reason = format!("generation {generation} {exit} {served:.1?} after its promotion; {then}");
             self.actions.push(Action::Steer(warm.generation));
-            self.tell(News::Crashed { generation, exit: exit.to_string(), then });
+            let output = dead.output.clone();
+            self.tell(News::Crashed { generation, exit: exit.to_string(), then, output: output.clone() });
             self.tell(News::Returned { generation: warm.generation });
-            self.settle(warm.watchers.clone(), Outcome::Kept, generation, reason);
+            let (outcome, cause) = (Outcome::Kept, Cause::Crashed);
+            let verdict = Verdict { outcome, cause, generation: Some(generation), reason, output };
+            self.settle(warm.watchers.clone(), verdict);
             self.command.clone_from(&warm.command);
             self.serving = warm.into_serving();
             self.leave(generation, dead.command);
         } else if let Some(starting) = &self.starting {
             let then = format!("connections wait for generation {}", starting.generation);
             self.actions.push(Action::Steer(starting.generation));
-            self.tell(News::Crashed { generation, exit: exit.to_string(), then });
+            self.tell(News::Crashed { generation, exit: exit.to_string(), then, output: dead.output });
             self.leave(generation, dead.command);
         } else {
             self.kill_and_release(generation);
             if served >= STEADY {
                 self.failures = 0;
             }
-            self.tell(News::Crashed { generation, exit: exit.to_string(), then: "it is started again".to_owned() });
-            self.try_again(now);
+            let then = "it is started again".to_owned();
+            self.tell(News::Crashed { generation, exit: exit.to_string(), then, output: dead.output });
+            self.try_again(Why::Crash, now);
         }
     }
 
@@ -86,34 +90,34 @@ impl Supervisor {
         let at_boot = !self.started && starting.askers.is_empty();
         match code.and_then(|code| u8::try_from(code).ok()) {
             Some(code) if at_boot => {
-                self.tell(News::Failed {
-                    generation,
-                    reason: format!("generation {generation} could not be started: {why}"),
-                });
+                let reason = format!("generation {generation} could not be started: {why}");
+                self.tell(News::Failed { generation, cause: Cause::NotStarted, reason, output: Vec::new() });
                 self.stop = Some(Stop::with_code(code));
             }
-            _ => self.give_up(starting, &format!("could not be started: {why}"), now),
+            _ => self.give_up(starting, Cause::NotStarted, &format!("could not be started: {why}"), now),
         }
     }
 
     /// Not ready: the old generation serves on untouched, and whoever asked is told why.
-    pub(super) fn give_up(&mut self, starting: Starting, why: &str, now: Instant) {
+    pub(super) fn give_up(&mut self, starting: Starting, cause: Cause, why: &str, now: Instant) {
         let generation = starting.generation;
         let (outcome, then) = match &self.serving {
             Some(serving) => (Outcome::Kept, format!("generation {} serves on", serving.generation)),
             None => (Outcome::Failed, "nothing serves, connections wait".to_owned()),
         };
         let reason = format!("generation {generation} {why}; {then}");
-        self.tell(News::Failed { generation, reason: reason.clone() });
-        self.settle(tickets(starting.askers), outcome, generation, reason);
+        let output = starting.output;
+        self.tell(News::Failed { generation, cause, reason: reason.clone(), output: output.clone() });
+        let verdict = Verdict { outcome, cause, generation: Some(generation), reason, output };
+        self.settle(tickets(starting.askers), verdict);
         if self.serving.is_some() || self.next.is_some() || self.stop.is_some() {
             return self.run_next(now);
         }
-        self.try_again(now);
+        self.try_again(Why::Retry, now);
     }
 
     /// If nothing serves, zdr tries again, more slowly each time. Only where nothing has ever served does it give up.
-    fn try_again(&mut self, now: Instant) {
+    fn try_again(&mut self, why: Why, now: Instant) {
         let after = pause(self.failures);
         self.failures += 1;
         if !self.started && self.failures >= FAILURES_AT_BOOT {
@@ -121,7 +125,7 @@ impl Supervisor {
             return;
         }
         if after.is_zero() {
-            return self.launch(Request::default(), now);
+            return self.launch(Request::unasked(why), now);
         }
         self.tell(News::Retrying { after });
         self.retry_at = Some(now + after);

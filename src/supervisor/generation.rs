@@ -19,6 +19,45 @@ impl fmt::Display for Generation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
+/// Why a generation is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// It is the first.
+    Boot,
+    /// Somebody asked for a reload.
+    #[default]
+    Reload,
+    /// Somebody asked for a restart.
+    Restart,
+    /// The serving one died.
+    Crash,
+    /// One before it failed, and nothing serves.
+    Retry,
+    /// It finishes what waited for one that died.
+    Finish,
+}
+
+impl Why {
+    /// As it stands in a sentence.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Boot => "",
+            Self::Reload => " for a reload",
+            Self::Restart => " for a restart",
+            Self::Crash => " after the crash",
+            Self::Retry => " for another try",
+            Self::Finish => " to finish what waits for one that died",
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
 /// When the verdict of a reload is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Until {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::generation::Generation;
-use super::verdict::Verdict;
+use super::generation::{Generation, Why};
+use super::verdict::{Cause, Verdict};
 
 /// One line of the story. The JSON has the variant's name as `event`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -18,6 +18,8 @@ pub enum News {
         generation: Generation,
         /// Its main process.
         pid: i32,
+        /// What it was started for.
+        why: Why,
     },
     /// A probe was answered, but not that it is ready.
     NotReady {
@@ -61,13 +63,20 @@ pub enum News {
         generation: Generation,
         /// How.
         exit: String,
+        /// Since it got nothing new.
+        #[serde(rename = "after_secs", serialize_with = "seconds")]
+        after: Duration,
     },
     /// It did not become ready.
     Failed {
         /// Which.
         generation: Generation,
+        /// Why, in one word.
+        cause: Cause,
         /// Why.
         reason: String,
+        /// The last lines that it wrote.
+        output: Vec<String>,
     },
     /// The serving generation died.
     Crashed {
@@ -77,6 +86,8 @@ pub enum News {
         exit: String,
         /// What happens now.
         then: String,
+        /// The last lines that it wrote.
+        output: Vec<String>,
     },
     /// The old generation has the new connections back.
     Returned {
@@ -102,8 +113,8 @@ fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S
 impl fmt::Display for News {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Spawned { generation, pid } => {
-                write!(f, "generation {generation} started as process {pid}")
+            Self::Spawned { generation, pid, why } => {
+                write!(f, "generation {generation} started as process {pid}{why}")
             }
             Self::NotReady { generation, answer } => {
                 write!(f, "generation {generation} is not ready yet: {answer}")
@@ -120,9 +131,9 @@ impl fmt::Display for News {
             Self::Killed { generation, reason } => {
                 write!(f, "generation {generation} is killed: {reason}")
             }
-            Self::Ended { generation, exit } => write!(f, "generation {generation} {exit}"),
+            Self::Ended { generation, exit, .. } => write!(f, "generation {generation} {exit}"),
             Self::Failed { reason, .. } => f.write_str(reason),
-            Self::Crashed { generation, exit, then } => {
+            Self::Crashed { generation, exit, then, .. } => {
                 write!(f, "generation {generation} {exit} while serving; {then}")
             }
             Self::Returned { generation } => {

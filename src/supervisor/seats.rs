@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use super::Supervisor;
-use super::generation::{Generation, Ticket, Until};
+use super::generation::{Generation, Ticket, Until, Why};
 use super::status::{Seat, SeatName, State, Status, seconds};
 
 /// What somebody asked for.
@@ -12,9 +12,15 @@ use super::status::{Seat, SeatName, State, Status, seconds};
 pub(super) struct Request {
     pub(super) askers: Vec<(Ticket, Until)>,
     pub(super) command: Option<Vec<OsString>>,
+    pub(super) why: Why,
 }
 
 impl Request {
+    /// One that nobody asked for.
+    pub(super) fn unasked(why: Why) -> Self {
+        Self { why, ..Self::default() }
+    }
+
     pub(super) fn join(&mut self, ticket: Ticket, until: Until, command: Option<Vec<OsString>>) {
         self.askers.push((ticket, until));
         self.command = command.or(self.command.take());
@@ -32,6 +38,9 @@ pub(super) struct Starting {
     pub(super) since: Instant,
     pub(super) ready_by: Instant,
     pub(super) last_answer: Option<String>,
+    pub(super) why: Why,
+    /// The last lines that it wrote.
+    pub(super) output: Vec<String>,
 }
 
 /// Gets the new connections.
@@ -41,6 +50,8 @@ pub(super) struct Serving {
     pub(super) pid: i32,
     pub(super) command: Vec<OsString>,
     pub(super) since: Instant,
+    /// The last lines that it wrote.
+    pub(super) output: Vec<String>,
 }
 
 /// Gets nothing new.
@@ -143,7 +154,7 @@ impl Draining {
 
     pub(super) fn into_serving(self) -> Option<Serving> {
         let pid = self.pid?;
-        Some(Serving { generation: self.generation, pid, command: self.command, since: self.since })
+        Some(Serving { generation: self.generation, pid, command: self.command, since: self.since, output: Vec::new() })
     }
 }
 

@@ -4,10 +4,10 @@ use std::mem;
 use std::time::Instant;
 
 use super::action::Action;
-use super::generation::{Ticket, Until};
+use super::generation::{Ticket, Until, Why};
 use super::news::News;
 use super::seats::{Draining, Phase, Stop};
-use super::verdict::{Outcome, Verdict};
+use super::verdict::{Cause, Outcome, Verdict};
 use super::{Supervisor, tickets};
 
 impl Supervisor {
@@ -34,6 +34,7 @@ impl Supervisor {
         }
         self.quiesce_the_warm(now);
         request.join(ticket, Until::Serving, None);
+        request.why = Why::Restart;
         self.next = Some(request);
         self.run_next(now);
     }
@@ -86,7 +87,7 @@ impl Supervisor {
     pub(super) fn exit_if_nobody_is_left(&mut self) {
         let nobody = self.starting.is_none() && self.serving.is_none() && self.draining.is_empty();
         if let Some(stop) = self.stop.take_if(|_| nobody) {
-            let verdict = Verdict { outcome: Outcome::Done, generation: None, reason: "stopped".to_owned() };
+            let verdict = Verdict::of_zdr(Outcome::Done, Cause::Stopped, "stopped");
             self.answer(stop.askers, &verdict);
             self.actions.push(Action::Exit(stop.code));
         }
@@ -95,5 +96,5 @@ impl Supervisor {
 
 /// The verdict of whatever is asked for too late.
 pub(super) fn refused_because_stopping() -> Verdict {
-    Verdict { outcome: Outcome::Failed, generation: None, reason: "zdr is stopping".to_owned() }
+    Verdict::of_zdr(Outcome::Failed, Cause::Stopping, "zdr is stopping")
 }

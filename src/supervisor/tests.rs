@@ -94,7 +94,10 @@ impl Story {
 /// Stories compare outcomes; the words have tests of their own.
 fn without_words(action: Action) -> Action {
     match action {
-        Action::Answer(ticket, verdict) => Action::Answer(ticket, Verdict { reason: String::new(), ..verdict }),
+        Action::Answer(ticket, verdict) => {
+            let (cause, reason, output) = (Cause::Ready, String::new(), Vec::new());
+            Action::Answer(ticket, Verdict { cause, reason, output, ..verdict })
+        }
         other => other,
     }
 }
@@ -129,6 +132,10 @@ fn not_ready(generation: u64, answer: &str) -> Event {
 
 fn quiet(generation: u64) -> Event {
     Event::Quiet { generation: Generation(generation) }
+}
+
+fn wrote(generation: u64, lines: &[&str]) -> Event {
+    Event::Wrote { generation: Generation(generation), lines: lines.iter().map(|line| (*line).to_owned()).collect() }
 }
 
 fn exited(generation: u64) -> Event {
@@ -183,5 +190,6 @@ fn release(generation: u64) -> Action {
 /// The answer to a ticket: outcome and generation.
 fn verdict(ticket: u64, outcome: Outcome, generation: impl Into<Option<u64>>) -> Action {
     let generation = generation.into().map(Generation);
-    Action::Answer(Ticket(ticket), Verdict { outcome, generation, reason: String::new() })
+    let (cause, reason, output) = (Cause::Ready, String::new(), Vec::new());
+    Action::Answer(Ticket(ticket), Verdict { outcome, cause, generation, reason, output })
 }

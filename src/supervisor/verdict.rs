@@ -9,14 +9,18 @@ use super::generation::Generation;
 pub struct Verdict {
     /// The outcome in one word.
     pub outcome: Outcome,
+    /// What led to it, in one word.
+    pub cause: Cause,
     /// The generation that was started for it, if one was.
     pub generation: Option<Generation>,
     /// One sentence for people.
     pub reason: String,
+    /// The last lines that a generation that failed wrote to its standard error, the oldest first.
+    pub output: Vec<String>,
 }
 
 /// The outcome in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Done as asked.
@@ -27,6 +31,28 @@ pub enum Outcome {
     Kept,
 }
 
+/// What led to an outcome, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The new generation proved that it can serve.
+    Ready,
+    /// The old generation is gone as well.
+    Drained,
+    /// zdr ends, as asked.
+    Stopped,
+    /// The command could not be executed.
+    NotStarted,
+    /// It ended before it was ready.
+    Exited,
+    /// It was not ready in time.
+    TimedOut,
+    /// It died after it had been ready.
+    Crashed,
+    /// zdr was ending when it was asked.
+    Stopping,
+}
+
 impl Outcome {
     /// What a client command exits with.
     pub fn code(self) -> u8 {
@@ -35,5 +61,17 @@ impl Outcome {
             Self::Failed => 1,
             Self::Kept => 3,
         }
+    }
+}
+
+impl Verdict {
+    /// One about zdr itself rather than about a generation.
+    pub(super) fn of_zdr(outcome: Outcome, cause: Cause, reason: &str) -> Self {
+        Self { outcome, cause, generation: None, reason: reason.to_owned(), output: Vec::new() }
+    }
+
+    /// One about a generation that is well.
+    pub(super) fn of_generation(cause: Cause, generation: Generation, reason: String) -> Self {
+        Self { outcome: Outcome::Done, cause, generation: Some(generation), reason, output: Vec::new() }
     }
 }

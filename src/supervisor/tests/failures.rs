@@ -159,3 +159,54 @@ fn if_both_die_the_next_try_takes_the_connections_that_wait() {
     story.when(exited(2)).then(&[kill(2), release(2), verdict(1, Outcome::Failed, 2), spawn_steered(3)]);
     assert_eq!(story.reason(), "generation 2 exited with code 1 before it was ready; nothing serves, connections wait");
 }
+
+#[test]
+fn the_last_lines_of_one_that_failed_are_in_its_verdict_and_in_the_story() {
+    let mut story = Story::serving();
+    story.when(reload()).when(spawned(2)).when(wrote(2, &["Traceback", "ImportError"])).when(exited(2));
+    let wanted = ["Traceback", "ImportError"];
+    let told = story.done.iter().filter(|action| match action {
+        Action::Tell(News::Failed { cause: Cause::Exited, output, .. }) => *output == wanted,
+        Action::Answer(_, verdict) => verdict.cause == Cause::Exited && verdict.output == wanted,
+        _ => false,
+    });
+    assert_eq!(told.count(), 2);
+    story.when(reload()).when(spawned(3)).when(ready(3));
+    assert!(story.supervisor.last_verdict.as_ref().unwrap().output.is_empty());
+}
+
+#[test]
+fn one_that_is_late_and_one_that_dies_after_its_promotion_are_told_with_their_last_lines() {
+    let mut story = Story::serving();
+    story.when(reload()).when(spawned(2)).when(wrote(2, &["waiting for the database"])).after(READY_TIMEOUT);
+    let verdict = story.supervisor.last_verdict.clone().unwrap();
+    assert_eq!((verdict.cause, verdict.output), (Cause::TimedOut, vec!["waiting for the database".to_owned()]));
+    let mut story = Story::reloaded_with(DRAIN_TIMEOUT);
+    story.when(wrote(2, &["panic"])).when(exited(2));
+    let verdict = story.supervisor.last_verdict.clone().unwrap();
+    assert_eq!((verdict.cause, verdict.output), (Cause::Crashed, vec!["panic".to_owned()]));
+}
+
+#[test]
+fn a_generation_is_told_with_what_it_was_started_for() {
+    let mut story = Story::new();
+    let mut whys = Vec::new();
+    let mut tell = |story: &mut Story| {
+        whys.extend(story.done.iter().filter_map(|action| match action {
+            Action::Tell(News::Spawned { why, .. }) => Some(*why),
+            _ => None,
+        }));
+    };
+    for event in [Event::Boot, spawned(1)] {
+        tell(story.when(event));
+    }
+    for event in [ready(1), reload(), spawned(2), exited(2), exited(1), spawned(3), exited(3)] {
+        tell(story.when(event));
+    }
+    story.after(Duration::from_secs(10));
+    tell(story.when(spawned(4)));
+    for event in [ready(4), Event::Restart { ticket: Ticket(9) }, exited(4), spawned(5)] {
+        tell(story.when(event));
+    }
+    assert_eq!(whys, [Why::Boot, Why::Reload, Why::Crash, Why::Retry, Why::Restart]);
+}
