@@ -6,9 +6,11 @@ pub mod admin;
 mod capture;
 mod cgroup;
 mod child;
+mod connections;
 mod einhorn;
 pub mod environment_files;
 mod errands;
+mod figures;
 mod http_server;
 pub mod identity;
 mod instances;
@@ -38,6 +40,7 @@ use tracing::{error, info, warn};
 
 use self::admin::Admin;
 use self::cgroup::ControlGroups;
+use self::connections::Doors;
 use self::errands::Errand;
 use self::identity::Identity;
 use self::instances::Child;
@@ -45,7 +48,7 @@ use self::listeners::{Listeners, Reach, Watched};
 use self::names::Names;
 use self::notice::{Notice, Owner, Picture, Question};
 use self::notify::NotifyPlace;
-use self::quiesce::{Doors, Quiesce};
+use self::quiesce::Quiesce;
 use self::service_manager::ServiceManager;
 use self::signals::{Asked, Signals};
 use crate::config::Config;
@@ -236,15 +239,13 @@ impl Edges {
 
     /// The rules' picture, with what only the edges know.
     pub fn picture(&self, status: Status, now: Instant) -> Picture {
-        let slots = self.listeners.slots();
-        let roots = self.roots();
-        let watched = roots.iter().filter_map(|(generation, _)| self.listeners.watch(*generation).ok()).flatten();
+        let holders = self.holders();
+        let watched = holders.iter().filter_map(|holder| self.listeners.watch(holder.generation).ok()).flatten();
         let sockets: Vec<Watched> = watched.collect();
         Picture {
             status,
-            listeners: self.listeners.all().map(|listener| (listener.clone(), slots)).collect(),
-            roots,
-            control_groups: self.groups(),
+            queues: self.listeners.queues(),
+            holders,
             doors: Doors::of(sockets.iter()),
             uptime_secs: (now.duration_since(self.began).as_secs_f64() * 1e3).round() / 1e3,
         }

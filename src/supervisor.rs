@@ -29,7 +29,7 @@ use humantime::format_duration;
 pub use news::News;
 pub use policy::Policy;
 use seats::{Draining, Left, Phase, Request, Serving, Starting, Stop};
-pub use status::{SeatName, State, Status};
+pub use status::{Seat, SeatName, State, Status};
 use stopping::refused_because_stopping;
 pub use verdict::{Cause, Outcome, Verdict};
 

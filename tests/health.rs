@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::admin::health_address;
-use crate::harness::{DEADLINE, Setup, Zdr, get, sample};
+use crate::harness::{DEADLINE, Setup, Zdr, get, sample, wait_for};
 
 fn started() -> Zdr {
     Setup::of(&sample(&[])).option("--health", "127.0.0.1:0").start()
@@ -25,15 +25,27 @@ fn the_full_answer_has_exactly_these_fields() {
     fields.sort();
     let wanted = [
         "checks",
+        "config_version",
         "connections",
+        "cpu_secs",
+        "crashes",
         "draining",
         "generation",
+        "generations",
         "in_flight",
+        "instances",
+        "last_verdict",
+        "listeners",
         "live",
+        "memory_bytes",
+        "name",
+        "pid",
         "ready",
+        "started",
         "state",
         "status",
         "uptime_secs",
+        "version",
     ];
     assert_eq!(fields, wanted);
     assert_eq!((&report["status"], &report["live"], &report["ready"]), (&"healthy".into(), &true.into(), &true.into()));
@@ -41,6 +53,27 @@ fn the_full_answer_has_exactly_these_fields() {
     assert_eq!(report["checks"]["serving"]["state"], "healthy");
     assert_eq!(report["checks"]["serving"]["message"], "generation 1 serves");
     assert!(report["uptime_secs"].as_f64().unwrap() > 0.0);
+    assert!(report["memory_bytes"].as_u64().unwrap() > 100_000);
+    assert!(report["listeners"][0]["queue_limit"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn what_a_generation_runs_is_told_on_the_admin_socket_alone() {
+    let zdr = started();
+    assert!(full(&zdr)["generations"][0].get("command").is_none());
+    let of_owner = zdr.status();
+    assert!(!of_owner["generations"][0]["command"].as_array().unwrap().is_empty());
+    assert_eq!(full(&zdr)["generations"][0]["pid"], of_owner["generations"][0]["pid"]);
+}
+
+#[test]
+fn connections_are_told_for_each_generation() {
+    let zdr = started();
+    let _client = TcpStream::connect(zdr.address()).unwrap();
+    wait_for("the connection to be counted", || {
+        let report = full(&zdr);
+        (report["generations"][0]["connections"] == 1 && report["connections"] == 1).then_some(())
+    });
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod address;
 mod health;
+mod report;
 mod routes;
 mod story;
 

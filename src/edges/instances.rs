@@ -2,7 +2,6 @@
 //!
 //! Decides nothing: what follows from all of it is told as events.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 
 use tracing::{error, warn};
@@ -10,11 +9,12 @@ use tracing::{error, warn};
 use super::capture::Watch;
 use super::cgroup::ControlGroup;
 use super::child::Start;
+use super::connections::{Holder, MARKER, marker};
 use super::kernel::allocator::give_back;
 use super::kernel::keeper::Keeper;
 use super::kernel::pidfd::PidFd;
 use super::probe::{Probe, hints};
-use super::quiesce::{MARKER, Quiesce, marker};
+use super::quiesce::Quiesce;
 use super::ready_sockets::ReadySockets;
 use super::task::Task;
 use super::{Edges, WRONG_USE, environment_files, failed, processes, reaper, tree};
@@ -44,6 +44,12 @@ pub(super) struct Child {
     pub(super) from_files: Vec<(String, String)>,
     /// Where all its processes are; None where there are no groups.
     pub(super) control_group: Option<ControlGroup>,
+}
+
+impl Child {
+    fn holder(&self, generation: Generation) -> Holder {
+        Holder { generation, root: self.pid, control_group: self.control_group.clone() }
+    }
 }
 
 impl Edges {
@@ -144,8 +150,8 @@ impl Edges {
         };
         let Some(child) = self.children.get_mut(&generation) else { return };
         let idle = self.config.drain.idle;
-        let (root, control_group) = (child.pid, child.control_group.clone());
-        let quiesce = Quiesce { generation, root, roots, control_group, sockets, idle, owner: self.owner.clone() };
+        let holder = child.holder(generation);
+        let quiesce = Quiesce { holder, roots, sockets, idle, owner: self.owner.clone() };
         child.quiesce = Some(Task::start(task(quiesce)));
     }
 
@@ -188,10 +194,10 @@ impl Edges {
         give_back();
     }
 
-    pub(super) fn groups(&self) -> HashMap<Generation, ControlGroup> {
-        let with_group =
-            self.children.iter().filter_map(|(generation, child)| Some((generation, child.control_group.as_ref()?)));
-        with_group.map(|(generation, group)| (*generation, group.clone())).collect()
+    /// The generations that live.
+    pub(super) fn holders(&self) -> Vec<Holder> {
+        let living = self.children.iter().filter(|(_, child)| child.alive);
+        living.map(|(generation, child)| child.holder(*generation)).collect()
     }
 
     pub(super) fn roots(&self) -> Vec<(Generation, i32)> {

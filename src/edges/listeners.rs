@@ -26,7 +26,7 @@ pub use inherited::Inherited;
 use lane::{Lane, Way};
 use path::Named;
 use queue::sweep;
-pub use queue::{is_shut_down, waiting};
+pub use queue::{Queue, is_shut_down, waiting};
 use tokio::net::TcpSocket;
 use tracing::warn;
 
@@ -135,9 +135,10 @@ impl Listeners {
         named.flat_map(Named::files)
     }
 
-    /// How many slots there are.
-    pub fn slots(&self) -> usize {
-        self.slots.len()
+    /// What waits in each listener.
+    pub fn queues(&self) -> Vec<Queue> {
+        let queue = |lane: &Lane| Queue::of(&lane.listener, self.slots.len(), lane.get(self.steered), &lane.all());
+        self.lanes.iter().map(queue).collect()
     }
 
     /// Lends a generation its slot: a free one, the steered one, or that of a generation that died.

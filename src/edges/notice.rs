@@ -1,14 +1,12 @@
 //! What the tasks of the edges tell their owner, and ask of it.
 
-use std::collections::HashMap;
 use std::io;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::cgroup::ControlGroup;
-use super::listeners::{Aimed, Reach, Watched};
-use super::quiesce::Doors;
-use crate::supervisor::{Event, Exit, Generation, Status, Ticket, Until, Verdict};
+use super::connections::{Doors, Holder};
+use super::listeners::{Aimed, Queue, Reach, Watched};
+use crate::supervisor::{Event, Exit, Generation, SeatName, Status, Ticket, Until, Verdict};
 
 /// From a task to the owner of everything.
 #[derive(Debug)]
@@ -139,16 +137,22 @@ impl Order {
 pub struct Picture {
     /// Seats and verdicts.
     pub status: Status,
-    /// Every listener: name, address, slots.
-    pub listeners: Vec<(crate::address::Listener, usize)>,
-    /// Main processes.
-    pub roots: Vec<(Generation, i32)>,
-    /// The control groups of those that have one.
-    pub control_groups: HashMap<Generation, ControlGroup>,
+    /// Every listener with its queue.
+    pub queues: Vec<Queue>,
+    /// The generations that live, by their processes.
+    pub holders: Vec<Holder>,
     /// Where their connections are counted.
     pub doors: Doors,
     /// How long zdr runs, in seconds.
     pub uptime_secs: f64,
+}
+
+impl Picture {
+    /// The newest generation that sits there.
+    pub fn seated(&self, seat: SeatName) -> Option<Generation> {
+        let mut seats = self.status.generations.iter();
+        seats.find(|at| at.seat == seat).map(|at| at.generation)
+    }
 }
 
 /// The way to the owner.

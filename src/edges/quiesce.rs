@@ -4,34 +4,27 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use nix::sys::socket::{UnixAddr, getsockname};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-use super::cgroup::ControlGroup;
+use super::connections::{Count, Doors, Holder, count};
 use super::kernel::membarrier::wait_for_packets_under_way;
 use super::kernel::sock_diag::SockDiag;
 use super::listeners::{Watched, is_shut_down, waiting};
 use super::notice::{Notice, Owner, tell};
-use super::processes::{orphans, sockets, tree};
 use crate::address::Address;
-use crate::supervisor::{Event, Generation};
+use crate::supervisor::Event;
 
 /// What is watched.
 #[derive(Debug)]
 pub struct Quiesce {
     /// The generation that gets nothing new.
-    pub generation: Generation,
-    /// Its main process.
-    pub root: i32,
+    pub holder: Holder,
     /// The main processes of all generations.
     pub roots: Vec<i32>,
-    /// Its control group, if it has one.
-    pub control_group: Option<ControlGroup>,
     /// Copies of its sockets.
     pub sockets: Vec<Watched>,
     /// How long to wait until no request is in flight.
@@ -58,17 +51,6 @@ const LISTENING_INTERVAL: Duration = Duration::from_millis(20);
 /// How often the connections left are told.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Connections of one generation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
-    /// Open ones.
-    pub open: usize,
-    /// Those with a request in flight; what is doubtful counts as one.
-    pub busy: usize,
-    /// Those with a request in flight beyond doubt.
-    pub surely_busy: usize,
-}
-
 impl Quiesce {
     /// Runs until it is ended.
     pub async fn run(self) {
@@ -76,7 +58,7 @@ impl Quiesce {
         self.until_the_queue_is_empty().await;
         let mut told = None;
         tokio::join!(self.until_idle(&mut told), self.until_datagrams_are_answered());
-        tell(&self.owner, Event::Quiet { generation: self.generation });
+        tell(&self.owner, Event::Quiet { generation: self.holder.generation });
         let mut counted = Instant::now();
         loop {
             sleep(LISTENING_INTERVAL).await;
@@ -103,7 +85,7 @@ impl Quiesce {
             unfinished.retain(|cookie| still.contains(cookie));
         }
         let waiting = self.own().map(|at| waiting(&at.listener, at.socket.as_fd())).sum();
-        tell(&self.owner, Event::Left { generation: self.generation, waiting });
+        tell(&self.owner, Event::Left { generation: self.holder.generation, waiting });
     }
 
     /// What waits in the others is taken by other generations as well, and what is new still comes there.
@@ -161,7 +143,7 @@ impl Quiesce {
         if *told != Some(count) {
             *told = Some(count);
             let Count { open, busy, .. } = count;
-            tell(&self.owner, Event::Connections { generation: self.generation, open, busy });
+            tell(&self.owner, Event::Connections { generation: self.holder.generation, open, busy });
         }
     }
 
@@ -176,90 +158,11 @@ impl Quiesce {
 
     /// None where the system does not tell.
     async fn count(&self) -> Option<Count> {
-        let (generation, root, roots) = (self.generation, self.root, self.roots.clone());
-        let (doors, group) = (Doors::of(self.sockets.iter()), self.control_group.clone());
-        spawn_blocking(move || count(generation, root, &roots, group.as_ref(), &doors)).await.ok()?.ok()
+        let (holder, roots) = (self.holder.clone(), self.roots.clone());
+        let doors = Doors::of(self.sockets.iter());
+        let counts = spawn_blocking(move || count(&[holder.processes(&roots)], &doors)).await.ok()?.ok()?;
+        counts.first().copied()
     }
-}
-
-/// By what the kernel knows the connections that were accepted on some sockets.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Doors {
-    ports: HashSet<u16>,
-    /// What Unix sockets were bound to, which is not the path that clients know.
-    names: HashSet<Vec<u8>>,
-}
-
-impl Doors {
-    /// The doors that these sockets are.
-    pub fn of<'a>(sockets: impl Iterator<Item = &'a Watched>) -> Self {
-        let mut doors = Self::default();
-        for at in sockets {
-            match at.listener.address {
-                Address::Tcp(address) => {
-                    doors.ports.insert(address.port());
-                }
-                Address::Unix(_) | Address::Abstract(_) => doors.names.extend(name(&at.socket)),
-                Address::Udp(_) => {}
-            }
-        }
-        doors
-    }
-}
-
-/// A name as `sock_diag(7)` gives it: an abstract one begins with a zero byte.
-fn name(socket: &impl AsRawFd) -> Option<Vec<u8>> {
-    let address: UnixAddr = getsockname(socket.as_raw_fd()).ok()?;
-    let path = address.path().map(|path| path.as_os_str().as_bytes().to_vec());
-    path.or_else(|| address.as_abstract().map(|name| [&[0], name].concat()))
-}
-
-/// Counts the connections through these doors that the processes of a generation hold.
-pub fn count(
-    generation: Generation,
-    root: i32,
-    roots: &[i32],
-    control_group: Option<&ControlGroup>,
-    doors: &Doors,
-) -> io::Result<Count> {
-    let mut diag = SockDiag::open()?;
-    let mut processes = tree(root);
-    processes.extend(orphans(roots, &marker(generation)));
-    processes.extend(control_group.iter().flat_map(|group| group.processes()));
-    // Most are found in two ways, and each costs a look at its descriptors.
-    processes.sort_unstable();
-    processes.dedup();
-    let held = sockets(&processes)?;
-    let mut count = Count::default();
-    for port in &doors.ports {
-        for connection in diag.connections(*port)?.iter().filter(|connection| held.contains(&connection.inode)) {
-            count.add(connection.busy, connection.surely_busy);
-        }
-    }
-    if !doors.names.is_empty() {
-        let connections = diag.unix_connections(&doors.names)?;
-        for connection in connections.iter().filter(|connection| held.contains(&connection.inode)) {
-            // The kernel keeps no ages for them, so one without a word on its way may wait for its response.
-            count.add(true, connection.unread || connection.untaken);
-        }
-    }
-    Ok(count)
-}
-
-impl Count {
-    fn add(&mut self, busy: bool, surely_busy: bool) {
-        self.open += 1;
-        self.busy += usize::from(busy);
-        self.surely_busy += usize::from(surely_busy);
-    }
-}
-
-/// The variable by which processes are known to belong to a generation when their parents are gone.
-pub const MARKER: &str = "ZDR_GENERATION";
-
-/// It as it stands in the environment of a generation.
-pub fn marker(generation: Generation) -> String {
-    format!("{MARKER}={generation}")
 }
 
 #[cfg(test)]

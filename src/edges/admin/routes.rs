@@ -19,8 +19,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{interval, sleep};
 
-use super::health::{Aspect, Health, HealthPaths, Report, in_flight};
+use super::health::{Aspect, HealthPaths};
+use super::report::{For, Health, Report};
 use super::story::{Line, verdict};
+use crate::edges::figures::Figures;
 use crate::edges::http_server::{Answer, Asked, Body};
 use crate::edges::notice::{Notice, Order, Owner, Picture, Question};
 use crate::supervisor::{Until, Verdict};
@@ -90,7 +92,7 @@ impl Routes {
             Aspect::Ready => said(status.ready, &json!({ "ready": status.ready, "state": status.state })),
             Aspect::Startup => said(status.started, &json!({ "started": status.started, "state": status.state })),
             Aspect::Full | Aspect::Stream => {
-                let report = Report::make(&picture).await;
+                let report = self.report(&picture, For::Everybody).await;
                 said(report.status != Health::Unhealthy, &serde_json::to_value(&report).unwrap_or_default())
             }
         }
@@ -98,19 +100,11 @@ impl Routes {
 
     async fn status(&self) -> Answer {
         let Some(picture) = self.picture().await else { return gone() };
-        let counts = in_flight(&picture).await;
-        let mut value = serde_json::to_value(&picture.status).unwrap_or_default();
-        if let Value::Object(fields) = &mut value {
-            let listener = |(listener, slots): &(crate::address::Listener, usize)| json!({ "name": listener.name, "address": listener.address.to_string(), "slots": slots });
-            fields.insert("name".to_owned(), self.name.clone().into());
-            fields.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
-            fields.insert("pid".to_owned(), std::process::id().into());
-            fields.insert("uptime_secs".to_owned(), picture.uptime_secs.into());
-            fields.insert("connections".to_owned(), counts.open.into());
-            fields.insert("in_flight".to_owned(), counts.busy.into());
-            fields.insert("listeners".to_owned(), picture.listeners.iter().map(listener).collect());
-        }
-        json_answer(StatusCode::OK, &value)
+        json_answer(StatusCode::OK, &self.report(&picture, For::Owner).await)
+    }
+
+    async fn report(&self, picture: &Picture, reader: For) -> Report {
+        Report::new(&self.name, picture, &Figures::of(picture).await, reader)
     }
 
     fn reload(&self, body: &Bytes) -> Answer {
@@ -158,7 +152,8 @@ impl Routes {
             loop {
                 ticks.tick().await;
                 let Some(picture) = self.picture().await else { return };
-                let report = serde_json::to_string(&Report::make(&picture).await).unwrap_or_default();
+                let report = self.report(&picture, For::Everybody).await;
+                let report = serde_json::to_string(&report).unwrap_or_default();
                 number += 1;
                 if events.send(Bytes::from(format!("id: {number}\nevent: health\ndata: {report}\n\n"))).await.is_err() {
                     return;

@@ -40,9 +40,19 @@ pub fn accept_limit(fd: BorrowedFd<'_>) -> io::Result<u32> {
 
 /// How many bytes of datagrams wait in a socket, as the kernel accounts for them (SO_MEMINFO, `SK_MEMINFO_RMEM_ALLOC`).
 pub fn receive_queue(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    usize::try_from(memory(fd)?[0]).map_err(io::Error::other)
+}
+
+/// How much this socket dropped for want of room: datagrams, or of a listening TCP socket packets of handshakes that found
+/// the queue full (SO_MEMINFO, `SK_MEMINFO_DROPS`; `tcp_listendrop` in include/net/tcp.h).
+pub fn drops(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(memory(fd)?[8])
+}
+
+/// By the numbers of `SK_MEMINFO_` in include/uapi/linux/sock_diag.h.
+fn memory(fd: BorrowedFd<'_>) -> io::Result<[u32; 9]> {
     const SO_MEMINFO: i32 = 55;
-    let info: [u32; 9] = get(fd, libc::SOL_SOCKET, SO_MEMINFO)?;
-    usize::try_from(info[0]).map_err(io::Error::other)
+    get(fd, libc::SOL_SOCKET, SO_MEMINFO)
 }
 
 /// Reads an option of plain numbers; what the kernel does not fill in stays zero.

@@ -12,7 +12,38 @@ use nix::sys::stat::fstat;
 
 use crate::address::{Address, Listener};
 use crate::edges::kernel::sock_diag::SockDiag;
-use crate::edges::kernel::sockopt::{accept_limit, accept_queue, receive_queue};
+use crate::edges::kernel::sockopt::{accept_limit, accept_queue, drops, receive_queue};
+
+/// What waits in the sockets of a listener, and what did not find room.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    /// Which listener.
+    pub listener: Listener,
+    /// How many slots it has.
+    pub slots: usize,
+    /// How many connections wait in all of them. Datagrams are not counted.
+    pub waiting: usize,
+    /// How many may wait in the slot that new ones go to.
+    pub limit: u32,
+    /// How many connections or datagrams were dropped because a slot was full. Not known of Unix sockets, whose clients
+    /// wait or are told.
+    pub overflows: u64,
+}
+
+impl Queue {
+    /// Of a listener with these sockets, one of which gets what is new.
+    pub(super) fn of(listener: &Listener, slots: usize, steered: Option<&OwnedFd>, all: &[BorrowedFd<'_>]) -> Self {
+        let is_stream = listener.address.is_stream();
+        let dropped = |socket: &BorrowedFd<'_>| drops(*socket).map_or(0, u64::from);
+        Self {
+            listener: listener.clone(),
+            slots,
+            waiting: if is_stream { all.iter().map(|socket| waiting(listener, *socket)).sum() } else { 0 },
+            limit: steered.and_then(|socket| backlog(listener, socket.as_fd()).ok()).unwrap_or(0),
+            overflows: all.iter().map(dropped).sum(),
+        }
+    }
+}
 
 /// How many connections wait in this socket; datagrams that wait count as one.
 pub fn waiting(listener: &Listener, socket: BorrowedFd<'_>) -> usize {

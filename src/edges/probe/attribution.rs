@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use super::connection::Ends;
 use super::http::Hook;
+use crate::edges::connections::marker;
 use crate::edges::kernel::sock_diag::{Accepted, SockDiag};
 use crate::edges::processes::{holder, holder_anywhere, orphans, program, sockets, tree};
-use crate::edges::quiesce::marker;
+
 use crate::supervisor::Generation;
 
 /// How long a connection may wait to be accepted, in polls of one millisecond.

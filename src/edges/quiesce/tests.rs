@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Count, Doors, Quiesce, count};
+use super::{Count, Doors, Holder, Quiesce, count};
 use crate::address::Listener;
 use crate::edges::listeners::{Watched, waiting};
 use crate::edges::notice::Notice;
@@ -61,15 +61,15 @@ fn own_pid() -> i32 {
 
 fn counted(server: &Server) -> Count {
     let doors = Doors::of([server.watched(false)].iter());
-    count(Generation(1), own_pid(), &[], None, &doors).unwrap()
+    count(&[vec![own_pid()]], &doors).unwrap()[0]
 }
 
 /// Watches these sockets; what comes back tells when they are quiet.
 fn watch(sockets: Vec<Watched>) -> mpsc::UnboundedReceiver<Notice> {
     let (owner, notices) = mpsc::unbounded_channel();
     let idle = Duration::ZERO;
-    let (generation, root, control_group) = (Generation(1), own_pid(), None);
-    let quiesce = Quiesce { generation, root, roots: Vec::new(), control_group, sockets, idle, owner };
+    let holder = Holder { generation: Generation(1), root: own_pid(), control_group: None };
+    let quiesce = Quiesce { holder, roots: Vec::new(), sockets, idle, owner };
     tokio::spawn(quiesce.run());
     notices
 }

@@ -1,0 +1,212 @@
+//! The report: how things are, for people and programs. `GET /v1/status`, the full health answer and every event of its
+//! stream are this one structure.
+//!
+//! Made of a picture and its figures; asks nobody.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::edges::figures::Figures;
+use crate::edges::listeners::Queue;
+use crate::edges::notice::Picture;
+use crate::supervisor::{Generation, Outcome, Seat, SeatName, State, Verdict};
+
+/// How well something is; the worst wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// As it should be.
+    Healthy,
+    /// It serves, but something is to be looked at.
+    Degraded,
+    /// It should get no requests.
+    Unhealthy,
+}
+
+/// Who asks: arguments of a command may hold secrets, and are only for those who could read them anyway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum For {
+    /// Whoever can reach a health address.
+    Everybody,
+    /// The user that runs zdr, and root.
+    Owner,
+}
+
+/// The report.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The worst of the checks.
+    pub status: Health,
+    /// True as long as zdr answers.
+    pub live: bool,
+    /// True where new connections are answered and will be.
+    pub ready: bool,
+    /// True once a generation has ever served.
+    pub started: bool,
+    /// What zdr is at.
+    pub state: State,
+    /// What clients call this supervisor.
+    pub name: String,
+    /// Of zdr.
+    pub version: &'static str,
+    /// zdr's own process.
+    pub pid: u32,
+    /// How long zdr runs, in seconds.
+    pub uptime_secs: f64,
+    /// The serving one.
+    pub generation: Option<Generation>,
+    /// Counts the configurations that generations were started with; the first is 1.
+    pub config_version: u64,
+    /// How many instances serve.
+    pub instances: usize,
+    /// How many generations drain.
+    pub draining: usize,
+    /// Requests in flight in every generation, as the kernel sees them.
+    pub in_flight: usize,
+    /// Open connections of every generation.
+    pub connections: usize,
+    /// Resident memory of the serving generation's processes.
+    pub memory_bytes: u64,
+    /// Processor time of the same, in seconds.
+    pub cpu_secs: f64,
+    /// How often a serving generation died.
+    pub crashes: u64,
+    /// The newest first.
+    pub generations: Vec<Row>,
+    /// In the order in which they were given.
+    pub listeners: Vec<ListenerRow>,
+    /// By their names.
+    pub checks: BTreeMap<String, Check>,
+    /// The outcome of the last request.
+    pub last_verdict: Option<Verdict>,
+}
+
+/// A generation.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// Which.
+    pub generation: Generation,
+    /// Where it sits.
+    pub seat: SeatName,
+    /// Its main process.
+    pub pid: Option<i32>,
+    /// How long it has sat there, in seconds.
+    pub since_secs: f64,
+    /// Its open connections.
+    pub connections: usize,
+    /// Those with a request in flight.
+    pub in_flight: usize,
+    /// What it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+}
+
+/// A listener.
+#[derive(Debug, Serialize)]
+pub struct ListenerRow {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// How many slots it has.
+    pub slots: usize,
+    /// How many connections wait in all of them.
+    pub queue: usize,
+    /// How many may wait in the slot that new ones go to.
+    pub queue_limit: u32,
+    /// How many did not find room since zdr began.
+    pub overflows: u64,
+}
+
+/// How one thing is.
+#[derive(Debug, Serialize)]
+pub struct Check {
+    /// In one word.
+    pub state: Health,
+    /// In one sentence.
+    pub message: String,
+    /// A failing one makes zdr unhealthy, and not only degraded.
+    pub critical: bool,
+    /// How long ago that was found, in seconds.
+    pub age_secs: f64,
+}
+
+impl Report {
+    pub(super) fn new(name: &str, picture: &Picture, figures: &Figures, reader: For) -> Self {
+        let status = &picture.status;
+        let checks = checks(picture);
+        let (connections, in_flight) = figures.all();
+        let seated = |seat| status.generations.iter().filter(|at| at.seat == seat).count();
+        Self {
+            status: checks.values().map(|check| check.state).max().unwrap_or(Health::Healthy),
+            live: true,
+            ready: status.ready,
+            started: status.started,
+            state: status.state,
+            name: name.to_owned(),
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime_secs: picture.uptime_secs,
+            generation: picture.seated(SeatName::Serving),
+            config_version: 1,
+            instances: seated(SeatName::Serving),
+            draining: seated(SeatName::Draining),
+            in_flight,
+            connections,
+            memory_bytes: figures.usage.memory,
+            cpu_secs: figures.usage.cpu.as_secs_f64(),
+            crashes: status.crashes,
+            generations: status.generations.iter().map(|seat| Row::new(seat, figures, reader)).collect(),
+            listeners: picture.queues.iter().map(ListenerRow::from).collect(),
+            checks,
+            last_verdict: status.last_verdict.clone(),
+        }
+    }
+}
+
+impl Row {
+    fn new(seat: &Seat, figures: &Figures, reader: For) -> Self {
+        let count = figures.count(seat.generation);
+        Self {
+            generation: seat.generation,
+            seat: seat.seat,
+            pid: seat.pid,
+            since_secs: seat.since_secs,
+            connections: count.open,
+            in_flight: count.busy,
+            command: (reader == For::Owner).then(|| seat.command.clone()),
+        }
+    }
+}
+
+impl From<&Queue> for ListenerRow {
+    fn from(queue: &Queue) -> Self {
+        Self {
+            name: queue.listener.name.clone(),
+            address: queue.listener.address.to_string(),
+            slots: queue.slots,
+            queue: queue.waiting,
+            queue_limit: queue.limit,
+            overflows: queue.overflows,
+        }
+    }
+}
+
+/// What zdr knows by itself.
+fn checks(picture: &Picture) -> BTreeMap<String, Check> {
+    let status = &picture.status;
+    let (state, message) = match (picture.seated(SeatName::Serving), status.ready) {
+        (Some(generation), true) => (Health::Healthy, format!("generation {generation} serves")),
+        (Some(_), false) => (Health::Unhealthy, "zdr is stopping".to_owned()),
+        (None, _) => (Health::Unhealthy, "nothing serves".to_owned()),
+    };
+    let serving = Check { state, message, critical: true, age_secs: 0.0 };
+    let mut checks = BTreeMap::from([("serving".to_owned(), serving)]);
+    if let Some(verdict) = &status.last_verdict {
+        let state = if verdict.outcome == Outcome::Done { Health::Healthy } else { Health::Degraded };
+        let check = Check { state, message: verdict.reason.clone(), critical: false, age_secs: 0.0 };
+        checks.insert("last_reload".to_owned(), check);
+    }
+    checks
+}

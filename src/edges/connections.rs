@@ -1,0 +1,128 @@
+//! The connections of generations, as the kernel knows them: counted by the listeners that they came through and the
+//! processes that hold them.
+//!
+//! Looks, never touches, and sees no byte of them.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+
+use nix::sys::socket::{UnixAddr, getsockname};
+
+use super::cgroup::ControlGroup;
+use super::kernel::sock_diag::SockDiag;
+use super::listeners::Watched;
+use super::processes::{orphans, sockets, tree};
+use crate::address::Address;
+use crate::supervisor::Generation;
+
+/// Connections of one generation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Open ones.
+    pub open: usize,
+    /// Those with a request in flight; what is doubtful counts as one.
+    pub busy: usize,
+    /// Those with a request in flight beyond doubt.
+    pub surely_busy: usize,
+}
+
+impl Count {
+    fn add(&mut self, busy: bool, surely_busy: bool) {
+        self.open += 1;
+        self.busy += usize::from(busy);
+        self.surely_busy += usize::from(surely_busy);
+    }
+}
+
+/// By what the kernel knows the connections that were accepted on some sockets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doors {
+    /// Of TCP sockets.
+    pub ports: HashSet<u16>,
+    /// What Unix sockets were bound to, which is not the path that clients know.
+    pub names: HashSet<Vec<u8>>,
+}
+
+impl Doors {
+    /// The doors that these sockets are.
+    pub fn of<'a>(sockets: impl Iterator<Item = &'a Watched>) -> Self {
+        let mut doors = Self::default();
+        for at in sockets {
+            match at.listener.address {
+                Address::Tcp(address) => {
+                    doors.ports.insert(address.port());
+                }
+                Address::Unix(_) | Address::Abstract(_) => doors.names.extend(name(&at.socket)),
+                Address::Udp(_) => {}
+            }
+        }
+        doors
+    }
+}
+
+/// A name as `sock_diag(7)` gives it: an abstract one begins with a zero byte.
+fn name(socket: &impl AsRawFd) -> Option<Vec<u8>> {
+    let address: UnixAddr = getsockname(socket.as_raw_fd()).ok()?;
+    let path = address.path().map(|path| path.as_os_str().as_bytes().to_vec());
+    path.or_else(|| address.as_abstract().map(|name| [&[0], name].concat()))
+}
+
+/// A generation by its processes.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// Which.
+    pub generation: Generation,
+    /// Its main process.
+    pub root: i32,
+    /// Its control group, if it has one.
+    pub control_group: Option<ControlGroup>,
+}
+
+impl Holder {
+    /// All its processes; `roots` are the main processes of all generations.
+    pub fn processes(&self, roots: &[i32]) -> Vec<i32> {
+        let mut processes = tree(self.root);
+        processes.extend(orphans(roots, &marker(self.generation)));
+        processes.extend(self.control_group.iter().flat_map(ControlGroup::processes));
+        // Most are found in two ways, and each costs a look at its descriptors.
+        processes.sort_unstable();
+        processes.dedup();
+        processes
+    }
+}
+
+/// Counts the connections through these doors that each of these groups of processes holds.
+///
+/// The kernel lists all connections of a port at once, so asking about several costs hardly more than about one.
+pub fn count(holders: &[Vec<i32>], doors: &Doors) -> io::Result<Vec<Count>> {
+    let mut diag = SockDiag::open()?;
+    let held = holders.iter().map(|processes| sockets(processes)).collect::<io::Result<Vec<HashSet<u32>>>>()?;
+    let mut counts = vec![Count::default(); holders.len()];
+    let mut add = |inode: u32, busy: bool, surely_busy: bool| {
+        for (count, _) in counts.iter_mut().zip(&held).filter(|(_, held)| held.contains(&inode)) {
+            count.add(busy, surely_busy);
+        }
+    };
+    for port in &doors.ports {
+        for connection in diag.connections(*port)? {
+            add(connection.inode, connection.busy, connection.surely_busy);
+        }
+    }
+    if !doors.names.is_empty() {
+        for connection in diag.unix_connections(&doors.names)? {
+            // The kernel keeps no ages for them, so one without a word on its way may wait for its response.
+            add(connection.inode, true, connection.unread || connection.untaken);
+        }
+    }
+    Ok(counts)
+}
+
+/// The variable by which processes are known to belong to a generation when their parents are gone.
+pub const MARKER: &str = "ZDR_GENERATION";
+
+/// It as it stands in the environment of a generation.
+pub fn marker(generation: Generation) -> String {
+    format!("{MARKER}={generation}")
+}

@@ -1,0 +1,100 @@
+//! The figures that belong to a picture: the connections of every generation, and what the serving one uses.
+//!
+//! Made only when somebody looks, and on a thread of its own: ten thousand connections take milliseconds.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::Duration;
+
+use nix::unistd::{SysconfVar, sysconf};
+use tokio::task::spawn_blocking;
+
+use super::connections::{Count, count};
+use super::notice::Picture;
+use crate::supervisor::{Generation, SeatName};
+
+/// What is counted.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    counts: HashMap<Generation, Count>,
+    /// Of the serving generation's processes.
+    pub usage: Usage,
+}
+
+/// What processes use.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Resident memory in bytes; what several have in common counts for each.
+    pub memory: u64,
+    /// Time on processors since they began, with that of their children that have ended.
+    pub cpu: Duration,
+}
+
+impl Figures {
+    /// Counts what this picture shows.
+    pub async fn of(picture: &Picture) -> Self {
+        let (holders, doors) = (picture.holders.clone(), picture.doors.clone());
+        let serving = picture.seated(SeatName::Serving);
+        let counting = spawn_blocking(move || {
+            let roots: Vec<i32> = holders.iter().map(|holder| holder.root).collect();
+            let processes: Vec<Vec<i32>> = holders.iter().map(|holder| holder.processes(&roots)).collect();
+            let counts = count(&processes, &doors).unwrap_or_else(|_| vec![Count::default(); holders.len()]);
+            let its = holders.iter().position(|holder| Some(holder.generation) == serving);
+            Self {
+                usage: its.map(|at| Usage::of(&processes[at])).unwrap_or_default(),
+                counts: holders.iter().map(|holder| holder.generation).zip(counts).collect(),
+            }
+        });
+        counting.await.unwrap_or_default()
+    }
+
+    /// Of one generation.
+    pub fn count(&self, generation: Generation) -> Count {
+        self.counts.get(&generation).copied().unwrap_or_default()
+    }
+
+    /// Of all generations: open connections, and those with a request in flight.
+    pub fn all(&self) -> (usize, usize) {
+        self.counts.values().fold((0, 0), |(open, busy), count| (open + count.open, busy + count.busy))
+    }
+}
+
+impl Usage {
+    /// Of these processes, as far as they still live.
+    pub fn of(processes: &[i32]) -> Self {
+        let unit = |name| sysconf(name).ok().flatten().and_then(|unit| u64::try_from(unit).ok()).unwrap_or(1);
+        let (page, tick) = (unit(SysconfVar::PAGE_SIZE), unit(SysconfVar::CLK_TCK));
+        let each = processes.iter().filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+        let (ticks, pages) = each
+            .filter_map(|stat| ticks_and_pages(&stat))
+            .fold((0, 0), |(ticks, pages), one| (ticks + one.0, pages + one.1));
+        Self { memory: pages * page, cpu: Duration::from_millis(ticks * 1000 / tick) }
+    }
+}
+
+/// `utime`, `stime`, `cutime` and `cstime` together, and `rss` (proc_pid_stat(5)). The program's name may hold anything,
+/// but no field after it holds a bracket.
+fn ticks_and_pages(stat: &str) -> Option<(u64, u64)> {
+    let fields: Vec<u64> =
+        stat.rsplit(')').next()?.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+    Some((fields.get(11..15)?.iter().sum(), *fields.get(21)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_are_those_of_the_manual_whatever_a_program_is_called() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 99 1000 55 18446744073709551615";
+        assert_eq!(ticks_and_pages(stat), Some((100, 55)));
+        assert_eq!(ticks_and_pages("gone"), None);
+    }
+
+    #[test]
+    fn this_process_uses_memory_and_one_that_is_gone_nothing() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(Usage::of(&[own]).memory > 1024 * 1024);
+        assert_eq!(Usage::of(&[-1]), Usage::default());
+    }
+}
