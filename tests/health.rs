@@ -142,7 +142,7 @@ fn orders_are_not_taken_on_a_health_address() {
 #[test]
 fn before_the_first_generation_serves_readiness_and_startup_say_no_and_when_to_ask_again() {
     let zdr = Setup::of(&sample(&["--bad", "hang"])).option("--health", "127.0.0.1:0").begin();
-    crate::harness::wait_for("the health address", || zdr.log().contains("generation 1 started").then_some(()));
+    wait_for("the health address", || zdr.log().contains("generation 1 started").then_some(()));
     let address = health_address(&zdr);
     assert_eq!(get(address, "/health/live").0, 200);
     for (path, body) in [
@@ -203,7 +203,7 @@ fn the_stream_says_again_and_again_how_things_are() {
     assert_eq!(next()["generation"], 1);
     assert_eq!(next()["status"], "healthy");
     assert_eq!(zdr.reload().code, 0);
-    crate::harness::wait_for("the stream to tell of the reload", || (next()["generation"] == 2).then_some(()));
+    wait_for("the stream to tell of the reload", || (next()["generation"] == 2).then_some(()));
 }
 
 #[test]
