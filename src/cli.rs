@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, Parser, Subcommand};
+use clap::{ArgAction, ArgMatches, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use settings::Surroundings;
@@ -70,7 +70,6 @@ pub struct RunArgs {
 
 /// The options of `zdr run`, which `zdr rehearse` takes as well.
 #[derive(Clone, Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct RunOptions {
     /// Listen on [NAME=]ADDRESS[,KEY=VALUE...] and lend it to the command: `8080`, `127.0.0.1:8080`, `[::1]:8080`,
     /// `tcp://..`, `udp://..`, `unix:/run/app.sock`, `unix:@abstract`. Keys: backlog, nodelay, v6only, freebind,
@@ -166,15 +165,15 @@ pub struct RunOptions {
     #[arg(long, value_name = "PATH", help_heading = "Health and admin")]
     admin: Option<PathBuf>,
 
-    /// How log lines look.
-    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text", help_heading = "Log")]
-    pub(crate) log_format: LogFormat,
-    /// Log more.
-    #[arg(short, long, help_heading = "Log")]
-    pub(crate) verbose: bool,
-    /// Log warnings and errors only.
-    #[arg(short, long, conflicts_with = "verbose", help_heading = "Log")]
-    pub(crate) quiet: bool,
+    /// How log lines look; without it, as the journal's own entries where stderr is the journal, else text.
+    #[arg(long, value_name = "FORMAT", value_enum, help_heading = "Log")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// Log more: -v for debugging, -vv for everything. Without it and -q, as $ZDR_LOG says: error, warn, info, debug or trace.
+    #[arg(short, long, action = ArgAction::Count, help_heading = "Log")]
+    pub(crate) verbose: u8,
+    /// Log warnings and errors only; -qq errors only.
+    #[arg(short, long, action = ArgAction::Count, conflicts_with = "verbose", help_heading = "Log")]
+    pub(crate) quiet: u8,
 }
 
 /// Whether what the command binds by itself is taken over.
@@ -195,6 +194,8 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+    /// Entries of the systemd journal, with fields.
+    Journal,
 }
 
 /// Which supervisor.
@@ -323,7 +324,8 @@ pub fn handed_on(given: &ArgMatches) -> Vec<OsString> {
         }
         let name = OsString::from(format!("--{}", option.get_long().unwrap_or(id)));
         if !option.get_action().takes_values() {
-            options.push(name);
+            let times = if matches!(option.get_action(), ArgAction::Count) { given.get_count(id) } else { 1 };
+            options.extend((0..times).map(|_| name.clone()));
             continue;
         }
         for value in given.get_raw(id).into_iter().flatten() {

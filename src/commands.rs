@@ -28,9 +28,10 @@ pub type Outcome = Result<u8, (u8, String)>;
 
 /// `zdr run`.
 pub fn run(args: RunArgs) -> Outcome {
-    let options = args.options.clone();
+    let level = log::level(&args.options, std::env::var("ZDR_LOG").ok()).map_err(with(WRONG_USE))?;
+    let format = args.options.log_format;
     let config = args.into_config(surroundings().map_err(with(WRONG_USE))?).map_err(with(WRONG_USE))?;
-    log::to_stderr(&options);
+    log::begin(level, format, &config.name).map_err(with(WRONG_USE))?;
     supervise(config).map_err(|error| match error {
         RunError::Admin(_)
         | RunError::Identity(_)

@@ -7,6 +7,7 @@ mod capture;
 mod cgroup;
 mod child;
 mod connections;
+pub mod diary;
 mod einhorn;
 pub mod environment_files;
 mod errands;
@@ -36,7 +37,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, sleep_until, timeout};
-use tracing::{error, info, warn};
+use tracing::error;
 
 use self::admin::Admin;
 use self::cgroup::ControlGroups;
@@ -52,7 +53,7 @@ use self::quiesce::Quiesce;
 use self::service_manager::ServiceManager;
 use self::signals::{Asked, Signals};
 use crate::config::Config;
-use crate::supervisor::{Action, Event, Generation, News, Status, Until};
+use crate::supervisor::{Action, Event, Generation, Status, Until};
 
 /// The exit code of wrong use, for what was right when zdr began and is not any more.
 const WRONG_USE: i32 = 2;
@@ -228,7 +229,7 @@ impl Edges {
             Action::Kill(generation) => self.kill(generation),
             Action::Release(generation) => self.release(generation),
             Action::Tell(news) => {
-                log(&news);
+                diary::write(&news);
                 self.manager.tell(&news);
                 self.admin.tell(&news, wall);
             }
@@ -278,13 +279,5 @@ fn failed(what: &str, result: io::Result<()>) {
     match result {
         Err(error) if error.raw_os_error() != Some(libc::ESRCH) => error!(%error, "cannot {what}"),
         _ => {}
-    }
-}
-
-fn log(news: &News) {
-    match news {
-        News::Failed { .. } | News::Crashed { .. } | News::Killed { .. } | News::Retrying { .. } => warn!("{news}"),
-        News::Verdict(_) => {}
-        _ => info!("{news}"),
     }
 }

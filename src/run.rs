@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
+use tracing::{debug, info, trace, warn};
 
 use crate::config::Config;
 use crate::edges::admin::{Admin, AdminAddress, AdminError, HealthAddress, HealthPaths};
@@ -149,7 +149,7 @@ async fn serve(
     loop {
         debug!(?event);
         for action in supervisor.handle(event, now()) {
-            debug!(?action);
+            trace!(?action);
             if let Action::Exit(code) = action {
                 edges.goodbye().await;
                 return Ok(code);

@@ -25,6 +25,7 @@ mod listeners;
 #[path = "../src/rehearse/load.rs"]
 #[expect(dead_code, reason = "the tests need less of it than `zdr rehearse`")]
 mod load;
+mod log;
 mod losses;
 mod manual;
 mod process;
