@@ -140,6 +140,26 @@ fn orders_are_not_taken_on_a_health_address() {
 }
 
 #[test]
+fn options_has_the_code_of_get_and_at_the_root_that_of_readiness() {
+    let code = |zdr: &Zdr, method: &str, path: &str| {
+        let answer = raw(zdr, &format!("{method} {path} HTTP/1.0\r\n\r\n"));
+        answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    let starting = Setup::of(&sample(&["--bad", "hang"])).option("--health", "127.0.0.1:0").begin();
+    wait_for("the health address", || starting.log().contains("generation 1 started").then_some(()));
+    for (zdr, ready) in [(&started(), 200), (&starting, 503)] {
+        for path in
+            ["/health", "/health/live", "/health/ready", "/health/startup", "/livez", "/readyz", "/healthz", "/x"]
+        {
+            assert_eq!(code(zdr, "OPTIONS", path), code(zdr, "GET", path), "{path}");
+        }
+        assert_eq!((code(zdr, "OPTIONS", "/"), code(zdr, "OPTIONS", "/health/$stream")), (ready, 405));
+        let answer = raw(zdr, "OPTIONS / HTTP/1.0\r\n\r\n").to_lowercase();
+        assert!(answer.contains("\r\nallow: get, head, options\r\n"), "{answer}");
+    }
+}
+
+#[test]
 fn before_the_first_generation_serves_readiness_and_startup_say_no_and_when_to_ask_again() {
     let zdr = Setup::of(&sample(&["--bad", "hang"])).option("--health", "127.0.0.1:0").begin();
     wait_for("the health address", || zdr.log().contains("generation 1 started").then_some(()));

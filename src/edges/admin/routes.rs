@@ -36,6 +36,9 @@ pub(super) struct Routes {
     pub(super) name: String,
 }
 
+/// The methods of a health path.
+const READ_ONLY: &str = "GET, HEAD, OPTIONS";
+
 /// The longest that clients and proxies see nothing on a stream; nginx gives up after 60 s.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
@@ -73,11 +76,14 @@ impl Routes {
 
     /// On a health address: nothing here changes anything.
     pub(super) async fn health(self, asked: Asked) -> Answer {
+        if asked.method == Method::OPTIONS {
+            return self.options(asked).await;
+        }
         let Some(aspect) = self.paths.aspect(&asked.path) else {
             return refusal(StatusCode::NOT_FOUND, &format!("there is nothing at {}", asked.path));
         };
         if asked.method != Method::GET {
-            return wrong_method("GET, HEAD");
+            return wrong_method(if aspect == Aspect::Stream { "GET, HEAD" } else { READ_ONLY });
         }
         if aspect == Aspect::Stream {
             return match poll_interval(asked.query.as_deref()) {
@@ -96,6 +102,19 @@ impl Routes {
                 said(report.status != Health::Unhealthy, &serde_json::to_value(&report).unwrap_or_default())
             }
         }
+    }
+
+    /// OPTIONS has the answer of GET, because HAProxy's `option httpchk` asks nothing but `OPTIONS /` and goes by the code.
+    /// There it means readiness.
+    async fn options(self, asked: Asked) -> Answer {
+        let path = if asked.path == "/" { "/readyz".to_owned() } else { asked.path };
+        if self.paths.aspect(&path) == Some(Aspect::Stream) {
+            return wrong_method("GET, HEAD");
+        }
+        let asked = Asked { method: Method::GET, path, ..asked };
+        let mut answer = Box::pin(self.health(asked)).await;
+        answer.headers.push((ALLOW, HeaderValue::from_static(READ_ONLY)));
+        answer
     }
 
     async fn status(&self) -> Answer {
