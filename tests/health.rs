@@ -176,6 +176,8 @@ fn before_the_first_generation_serves_readiness_and_startup_say_no_and_when_to_a
     }
     let (status, body) = get(address, "/health");
     assert_eq!(status, 503);
+    // Who searches for the word must not find it; who reads JSON reads it.
+    assert!(!body.contains("healthy"), "{body}");
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["status"], "unhealthy");
 }
 

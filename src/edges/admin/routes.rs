@@ -261,12 +261,20 @@ fn wrong_method(allowed: &'static str) -> Answer {
 }
 
 fn json_answer(status: StatusCode, value: &impl Serialize) -> Answer {
-    let text = serde_json::to_string(value).unwrap_or_default() + "\n";
+    let mut text = serde_json::to_string(value).unwrap_or_default() + "\n";
     let mut headers = common("application/json");
     if status == StatusCode::SERVICE_UNAVAILABLE {
+        text = with_good_words_hidden(&text);
         headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
     }
     Answer { status, headers, body: Body::Whole(Bytes::from(text)) }
+}
+
+/// Probes that search for a word go by it alone: HAProxy's `http-check expect string healthy` finds it in "unhealthy", and in a
+/// check that is healthy where another is not, and takes no notice of the 503. Those that read JSON find the same as ever,
+/// because there the first letter may be written as its number (RFC 8259, section 7).
+fn with_good_words_hidden(json: &str) -> String {
+    json.replace("healthy", r"\u0068ealthy").replace("degraded", r"\u0064egraded")
 }
 
 fn stream_answer(kind: &'static str, body: mpsc::Receiver<Bytes>) -> Answer {
@@ -278,4 +286,20 @@ fn stream_answer(kind: &'static str, body: mpsc::Receiver<Bytes>) -> Answer {
 
 fn common(kind: &'static str) -> Vec<(HeaderName, HeaderValue)> {
     vec![(CONTENT_TYPE, HeaderValue::from_static(kind)), (CACHE_CONTROL, HeaderValue::from_static("no-store"))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_words_are_hidden_from_those_who_search_and_not_from_those_who_read() {
+        let value = json!({
+            "status": "unhealthy", "name": "healthy", "healthy": r#"\healthy \\"degraded" \u0068"#,
+            "checks": { "last_reload": { "state": "degraded", "message": "it was healthy" } },
+        });
+        let text = with_good_words_hidden(&value.to_string());
+        assert!(!text.contains("healthy") && !text.contains("degraded"), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
 }
