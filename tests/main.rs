@@ -19,6 +19,7 @@ mod floors;
 mod frugal;
 mod harness;
 mod health;
+mod health_clients;
 mod inherited;
 mod life;
 mod listeners;
