@@ -102,7 +102,7 @@ fn every_path_of_the_family_answers() {
     assert_eq!(get(address, "/health/ready").1.trim(), "{\"ready\":true,\"state\":\"serving\"}");
     assert_eq!(get(address, "/health/live").1.trim(), "{\"live\":true}");
     assert_eq!(get(address, "/health/startup").1.trim(), "{\"started\":true,\"state\":\"serving\"}");
-    for path in ["/", "/healthy", "/health/nothing", "/v1/status", "/v1/reload", "/v1/stop"] {
+    for path in ["/healthy", "/health/nothing", "/v1/status", "/v1/reload", "/v1/stop"] {
         assert_eq!(get(address, path).0, 404, "{path}");
     }
 }

@@ -3,6 +3,7 @@
 //! Holds no state of the supervisor: every answer is asked of the owner when somebody looks.
 
 mod address;
+mod dashboard;
 mod health;
 mod report;
 mod routes;

@@ -6,7 +6,8 @@
 //! | POST | /v1/reload | progress as NDJSON, the verdict last; body `{"command":[..],"wait":"serving"}`, both optional |
 //! | POST | /v1/restart, /v1/stop | the same, without a body |
 //! | GET | /v1/events | the story as Server-Sent Events |
-//! | GET | health paths | see `health.rs`; the only ones on a health address |
+//! | GET | health paths | see `health.rs`; these, the story and the dashboard are all that a health address answers |
+//! | GET | / | the dashboard |
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{interval, sleep};
 
+use super::dashboard;
 use super::health::{Aspect, HealthPaths};
 use super::report::{For, Health, Report};
 use super::story::{Line, verdict};
@@ -80,6 +82,12 @@ impl Routes {
             return self.options(asked).await;
         }
         let Some(aspect) = self.paths.aspect(&asked.path) else {
+            match (&asked.method, asked.path.as_str()) {
+                (&Method::GET, "/") => return dashboard::answer(&self.paths),
+                (&Method::GET, "/v1/events") => return self.events(),
+                (_, "/" | "/v1/events") => return wrong_method("GET, HEAD"),
+                _ => {}
+            }
             return refusal(StatusCode::NOT_FOUND, &format!("there is nothing at {}", asked.path));
         };
         if asked.method != Method::GET {
