@@ -11,6 +11,7 @@ mod admin;
 mod capture;
 mod capture_hostile;
 mod control_groups;
+mod dashboard;
 mod dialects;
 mod drain;
 mod environment_files;
