@@ -305,6 +305,7 @@ fn a_lost_connection_is_shown_and_found_again() {
     zdr.signal(Signal::SIGSTOP);
     page.shows("#lost", "zdr does not answer");
     assert!(page.evaluate("document.title").as_str().unwrap().ends_with(": no answer"));
+    assert_eq!(page.order(&json!({ "order": "accessibility" })), json!([]));
     zdr.signal(Signal::SIGCONT);
     page.wait("it is found again", "link === 'live' && document.querySelector('#lost').hidden");
     page.shows("#story", "exited with code 7");
