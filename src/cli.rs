@@ -357,3 +357,20 @@ impl From<SampleArgs> for Sample {
         Self { work: args.work, start_after: args.start_after, graceful: !args.abrupt, bad: args.bad }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn options_are_handed_on_as_often_as_they_were_given() {
+        let words = ["zdr", "rehearse", "-vv", "-e", "A=1", "--log-format", "json", "-e", "B=2", "--reloads", "3"];
+        let matches = Cli::command().get_matches_from(words);
+        let mut options = handed_on(matches.subcommand_matches("rehearse").unwrap());
+        options.sort();
+        let wanted = ["--env", "--env", "--log-format", "--verbose", "--verbose", "A=1", "B=2", "json"];
+        assert_eq!(options, wanted);
+    }
+}
