@@ -5,6 +5,7 @@
 
 pub mod allocator;
 pub mod clone;
+mod companion;
 pub mod keeper;
 pub mod membarrier;
 pub mod owner;

@@ -72,6 +72,11 @@ impl Ledger {
         }
     }
 
+    /// Where it begins.
+    pub(in crate::edges::kernel) fn place(&self) -> usize {
+        self.start.addr().get()
+    }
+
     /// Takes a free entry, its structure zeroed as the kernel wants it; None while all wait for an answer.
     pub(super) fn claim(&self) -> Option<usize> {
         let claimed = (0..ENTRIES).find(|&entry| {

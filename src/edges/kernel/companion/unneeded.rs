@@ -1,6 +1,7 @@
-//! The memory that a keeper has from zdr and never uses: all heaps, and the stacks of other threads.
+//! The memory that a companion has from zdr and never uses: all heaps, the stacks of other threads, and what zdr has in common
+//! with other companions.
 //!
-//! A page that zdr writes to after the fork would stay behind in the keeper as its own; what it has given back cannot.
+//! A page that zdr writes to after the fork would stay behind in the companion as its own; what it has given back cannot.
 
 use std::fs;
 use std::io;
@@ -15,13 +16,13 @@ pub(super) struct Unneeded {
 }
 
 impl Unneeded {
-    /// What a child of this thread will not need (proc_pid_maps(5)): private memory behind which there is no file, but for this
-    /// thread's stack and its own variables.
-    pub(super) fn of_a_child() -> io::Result<Self> {
+    /// What a child of this thread will not need (proc_pid_maps(5)): memory behind which there is no file, but for this thread's
+    /// stack, its own variables and what is at `shared`.
+    pub(super) fn of_a_child(shared: usize) -> io::Result<Self> {
         let on_the_stack = 0_u8;
         // SAFETY: the call has no preconditions; only the address is looked at.
         let own_variable = unsafe { libc::__errno_location() }.addr();
-        let needed = [(&raw const on_the_stack).addr(), own_variable];
+        let needed = [(&raw const on_the_stack).addr(), own_variable, shared];
         let maps = fs::read_to_string("/proc/self/maps")?;
         let mut ranges = [(0, 0); MOST];
         let unneeded = maps
@@ -48,13 +49,18 @@ impl Unneeded {
     }
 }
 
-/// The range of a line such as `7f00-7f10 rw-p 00000000 00:00 0 [heap]`, if nothing but private memory is behind it.
+/// The range of a line such as `7f00-7f10 rw-p 00000000 00:00 0 [heap]`, if nothing but memory is behind it. Shared memory is shown
+/// as a file that it is not (mmap(2), MAP_ANONYMOUS).
 fn anonymous(line: &str) -> Option<(usize, usize)> {
     let mut fields = line.split_ascii_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;
     let is_private = fields.next()?.ends_with('p');
     let inode = fields.nth(2)?;
-    let is_memory = fields.next().is_none_or(|name| name == "[heap]" || name.starts_with("[anon:"));
+    let name = fields.next();
+    let is_memory = match is_private {
+        true => inode == "0" && name.is_none_or(|name| name == "[heap]" || name.starts_with("[anon:")),
+        false => name == Some("/dev/zero"),
+    };
     let number = |text| usize::from_str_radix(text, 16).ok();
-    (is_private && inode == "0" && is_memory).then_some((number(start)?, number(end)?))
+    is_memory.then_some((number(start)?, number(end)?))
 }
