@@ -165,6 +165,10 @@ pub struct RunOptions {
     #[arg(long, value_name = "PATH", help_heading = "Health and admin")]
     admin: Option<PathBuf>,
 
+    /// How many of the last lines of a generation that failed are told with the reason; with 0, the server has zdr's own
+    /// standard error, with nobody in between.
+    #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(u16).range(0..=1000), default_value_t = 20, help_heading = "Log")]
+    tail: u16,
     /// How log lines look; without it, as the journal's own entries where stderr is the journal, else text.
     #[arg(long, value_name = "FORMAT", value_enum, help_heading = "Log")]
     pub(crate) log_format: Option<LogFormat>,

@@ -41,6 +41,8 @@ pub struct Config {
     pub readiness: Readiness,
     /// How an old generation ends.
     pub drain: Drain,
+    /// How many of the last lines that a failed generation wrote are told; for none, its standard error is ours.
+    pub tail: usize,
     /// What the rules need to know.
     pub policy: Policy,
 }

@@ -16,6 +16,7 @@ mod http_server;
 pub mod identity;
 mod instances;
 pub mod kernel;
+mod last_words;
 pub mod limits;
 pub mod listeners;
 mod names;
@@ -45,6 +46,7 @@ use self::connections::Doors;
 use self::errands::Errand;
 use self::identity::Identity;
 use self::instances::Child;
+use self::last_words::Relays;
 use self::listeners::{Listeners, Reach, Watched};
 use self::names::Names;
 use self::notice::{Notice, Owner, Picture, Question};
@@ -74,6 +76,8 @@ pub struct Edges {
     errands: HashMap<i32, Errand>,
     /// The processes that answer for zdr when it is gone: they belong to no generation.
     keepers: HashSet<i32>,
+    /// Likewise those that pass on what the instances write.
+    relays: Relays,
     identity: Option<Identity>,
     notify: NotifyPlace,
     control_groups: ControlGroups,
@@ -107,6 +111,7 @@ impl Edges {
             None => NotifyPlace::beside(admin.address().path()),
         };
         Ok(Self {
+            relays: Relays::new(config.tail),
             config,
             listeners,
             names: Names::watch(owner.clone())?,
@@ -142,7 +147,10 @@ impl Edges {
                     Notice::Asked(Question::Status { reply }) => return Ok(Noticed::Asked(reply)),
                     other => self.noticed(other),
                 },
-                () = at(deadline) => return Ok(Noticed::Happened(Event::Elapsed)),
+                () = at(deadline) => {
+                    self.inbox.extend(self.what_the_late_wrote());
+                    self.inbox.push_back(Event::Elapsed);
+                }
             }
         }
     }
@@ -256,6 +264,7 @@ impl Edges {
     pub async fn goodbye(mut self) {
         const TURNS: u32 = 64;
         const LONGEST: Duration = Duration::from_secs(2);
+        const LONGEST_LAST_WORDS: Duration = Duration::from_secs(1);
         for _ in 0..TURNS {
             tokio::task::yield_now().await;
         }
@@ -265,6 +274,8 @@ impl Edges {
             }
         })
         .await;
+        // As the first process of a container, zdr would end the relays with itself.
+        let _ = timeout(LONGEST_LAST_WORDS, self.relays.have_passed_on_everything()).await;
     }
 }
 

@@ -147,8 +147,19 @@ impl Setup {
     /// Starts it, and waits for nothing.
     pub fn begin(self) -> Zdr {
         let log = fs::File::create(self.folder.path().join("log")).expect("a log file");
-        let child =
-            self.command_line().stderr(log).stdout(Stdio::null()).stdin(Stdio::null()).spawn().expect("zdr starts");
+        self.begin_with(Stdio::null(), log.into())
+    }
+
+    /// Starts it with this standard output and standard error, and waits until a generation serves.
+    pub fn start_with(self, output: Stdio, error: Stdio) -> Zdr {
+        let zdr = self.begin_with(output, error);
+        let told = zdr.client(&["wait", "--timeout", "20s"]);
+        assert_eq!(told.code, 0, "{told:?}");
+        zdr
+    }
+
+    fn begin_with(self, output: Stdio, error: Stdio) -> Zdr {
+        let child = self.command_line().stdout(output).stderr(error).stdin(Stdio::null()).spawn().expect("zdr starts");
         Zdr { folder: self.folder, admin: self.admin, child }
     }
 

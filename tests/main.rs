@@ -22,6 +22,7 @@ mod harness;
 mod health;
 mod health_clients;
 mod inherited;
+mod last_words;
 mod life;
 mod listeners;
 #[path = "../src/rehearse/load.rs"]

@@ -87,6 +87,7 @@ impl RunArgs {
                 advice: options.drain_signal.is_none().then(|| servers::advice(program)).flatten(),
                 idle: options.drain_idle,
             },
+            tail: options.tail.into(),
             policy: Policy {
                 ready_timeout: options.ready_timeout,
                 drain_timeout: options.drain_timeout,

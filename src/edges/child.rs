@@ -11,6 +11,7 @@ use std::path::Path;
 use super::identity::Identity;
 use super::kernel::clone::{Program, SpawnError, Spawned, Step, candidates, spawn};
 use super::kernel::keeper::Keeper;
+use super::last_words::Outlet;
 use super::limits;
 use super::listeners::Lent;
 use crate::address::Address;
@@ -33,6 +34,9 @@ const NOT_PASSED_ON: [&str; 9] = [
     "MAINPID",
 ];
 
+/// Says which socket of the journal our standard error is (sd_journal_stream_fd(3)), which is not true of an outlet.
+const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
+
 /// What one instance is started with.
 #[derive(Debug)]
 pub struct Start<'a> {
@@ -54,6 +58,8 @@ pub struct Start<'a> {
     pub admin: &'a Path,
     /// Its sockets.
     pub lent: Vec<Lent<'a>>,
+    /// Where it writes to, if not where we do.
+    pub outlet: Option<&'a Outlet>,
     /// Whether what it binds by itself is taken over.
     pub capture: Option<&'a Keeper>,
 }
@@ -156,6 +162,7 @@ impl Start<'_> {
             no_new_privileges: self.process.no_new_privileges,
             descriptors: self.lent.iter().map(|lent| lent.socket).collect::<Vec<BorrowedFd<'_>>>(),
             listen_pid: !self.lent.is_empty() && !self.process.without_listen_pid,
+            outlets: [self.outlet.and_then(Outlet::output), self.outlet.map(Outlet::error)],
             capture: self.capture,
         };
         spawn(&program).map_err(|source| StartError::Spawn {
@@ -170,7 +177,8 @@ impl Start<'_> {
     /// the sockets in every dialect (LISTEN_PID comes last).
     fn environment(&self, ours: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
         let of_login = self.identity.map_or(&[][..], |identity| &identity.variables);
-        let not_passed_on = NOT_PASSED_ON.iter().chain(of_login.iter().map(|(name, _)| name));
+        let of_stderr = self.outlet.map(|_| &JOURNAL_STREAM);
+        let not_passed_on = NOT_PASSED_ON.iter().chain(of_stderr).chain(of_login.iter().map(|(name, _)| name));
         let mut environment: Vec<(OsString, OsString)> =
             ours.filter(|(key, _)| !not_passed_on.clone().any(|name| key == name) && !of_another_master(key)).collect();
         let mut set = |key: OsString, value: OsString| {
@@ -307,6 +315,7 @@ mod tests {
             said_on: Some(SaidOn { notify: Path::new("/n"), einhorn: Path::new("/e") }),
             admin: Path::new("/a"),
             lent,
+            outlet: None,
             capture: None,
         };
         for (given, filled) in [

@@ -43,6 +43,7 @@ impl Edges {
             said_on: None,
             admin: &admin,
             lent,
+            outlet: None,
             capture: None,
         };
         match start.spawn() {

@@ -77,6 +77,8 @@ impl Edges {
             Err(error) => return fail(format!("cannot start what answers for zdr when it is gone: {error}"), None),
         };
         let control_group = self.control_groups.make(generation);
+        let user = self.identity.as_ref().and_then(|identity| identity.ids.as_ref()).map(|ids| ids.uid);
+        let outlet = self.relays.start(generation, user);
         let start = Start {
             generation,
             command,
@@ -87,6 +89,7 @@ impl Edges {
             said_on: Some(sockets.paths()),
             admin: &admin,
             lent,
+            outlet: outlet.as_ref(),
             capture: keeper.as_ref(),
         };
         let started = start.spawn();
@@ -170,6 +173,7 @@ impl Edges {
         let mut known: Vec<i32> = self.roots().into_iter().map(|(_, root)| root).collect();
         known.extend(self.errands.keys());
         known.extend(&self.keepers);
+        known.extend(self.relays.processes());
         let mut tree = if child.alive { processes::tree(child.pid) } else { Vec::new() };
         tree.extend(processes::orphans(&known, &marker(generation)));
         // One that has emptied its environment is ended with the only generation that can have started it.
@@ -187,6 +191,7 @@ impl Edges {
     pub(super) fn release(&mut self, generation: Generation) {
         let child = self.children.remove(&generation);
         self.control_groups.leave(child.and_then(|child| child.control_group));
+        self.relays.forget(generation);
         let dropped = self.listeners.release(generation);
         if dropped > 0 {
             warn!(%generation, dropped, "connections that nobody was left to answer were closed");
@@ -211,21 +216,36 @@ impl Edges {
     pub(super) fn reap(&mut self) {
         self.mend();
         self.control_groups.sweep();
+        self.relays.tidy();
         for (pid, exit) in reaper::reap() {
-            if self.keepers.remove(&pid) {
+            if self.keepers.remove(&pid) || self.relays.ended(pid, exit) {
                 continue;
             }
             if let Some(errand) = self.errands.remove(&pid) {
                 let _ = errand.reply.send(Ok(exit));
             } else if let Some((generation, child)) = self.children.iter_mut().find(|(_, child)| child.pid == pid) {
                 child.alive = false;
+                // One that drains is not asked why it ended.
+                let drains = child.quiesce.is_some();
                 (child.probe, child.quiesce, child.notify) = (None, None, None);
                 let (generation, accepted) = (*generation, child.accepted);
                 let answer = self.hint_at_exit(generation, exit).filter(|_| !accepted);
                 self.inbox.extend(answer.map(|answer| Event::NotReady { generation, answer }));
+                self.inbox.extend(if drains { None } else { self.wrote(generation) });
                 self.inbox.push_back(Event::Exited { generation, exit });
             }
         }
+    }
+
+    /// Of those that are not ready yet.
+    pub(super) fn what_the_late_wrote(&self) -> Vec<Event> {
+        let is_late = |child: &Child| child.probe.as_ref().is_some_and(Task::is_running);
+        let late = self.children.iter().filter(|(_, child)| is_late(child));
+        late.filter_map(|(generation, _)| self.wrote(*generation)).collect()
+    }
+
+    fn wrote(&self, generation: Generation) -> Option<Event> {
+        self.relays.last_lines(generation).map(|lines| Event::Wrote { generation, lines })
     }
 
     /// A command that fails before it has accepted anything may have bound the address itself, which zdr has. One like it has

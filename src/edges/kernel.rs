@@ -11,6 +11,7 @@ pub mod membarrier;
 pub mod owner;
 pub mod pidfd;
 pub mod readable;
+pub mod relay;
 pub mod reuseport;
 pub mod seccomp;
 pub mod sock_diag;

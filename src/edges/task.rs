@@ -13,6 +13,11 @@ impl Task {
     pub fn start(work: impl Future<Output = ()> + Send + 'static) -> Self {
         Self(tokio::spawn(work))
     }
+
+    /// It has not come to its end.
+    pub fn is_running(&self) -> bool {
+        !self.0.is_finished()
+    }
 }
 
 impl Drop for Task {

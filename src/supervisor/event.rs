@@ -70,7 +70,6 @@ pub enum Event {
         /// Which.
         generation: Generation,
     },
-    #[cfg_attr(not(test), expect(dead_code, reason = "the edge that reads it comes next"))]
     /// What a generation wrote last; told before what becomes of it.
     Wrote {
         /// Which.

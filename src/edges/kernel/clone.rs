@@ -36,6 +36,8 @@ pub struct Program<'a> {
     pub directory: Option<CString>,
     /// The descriptors it gets, from number 3 on; everything else is closed but 0, 1 and 2.
     pub descriptors: Vec<BorrowedFd<'a>>,
+    /// Its standard output and its standard error, or None for ours.
+    pub outlets: [Option<BorrowedFd<'a>>; 2],
     /// The directory of the control group that it is put into; where that cannot be done it stays in ours.
     pub control_group: Option<BorrowedFd<'a>>,
     /// Its resource limits, in this order.
@@ -178,10 +180,13 @@ pub fn spawn(program: &Program<'_>) -> Result<Spawned, SpawnError> {
     // Copies beyond the range that is filled, so that the order of filling does not matter.
     let lent =
         program.descriptors.iter().map(|fd| copy(*fd, first_free)).collect::<io::Result<Vec<_>>>().map_err(prepare)?;
+    let outlets = program.outlets.map(|fd| fd.map(|fd| copy(fd, first_free)).transpose());
+    let [output, error] = outlets;
+    let outlets = [output.map_err(prepare)?, error.map_err(prepare)?];
     let (report, told) = report_pipe(first_free).map_err(prepare)?;
     let handover = program.capture.map(|_| handover(first_free)).transpose().map_err(prepare)?;
     let hand = handover.as_ref().map(|(_, theirs)| theirs.as_raw_fd());
-    let mut prepared = Prepared::new(program, &lent, told.as_raw_fd(), hand);
+    let mut prepared = Prepared::new(program, &lent, &outlets, told.as_raw_fd(), hand);
 
     let mut pidfd: RawFd = -1;
     // SAFETY: in the child nothing is done but what follows here.

@@ -21,6 +21,7 @@ pub(super) struct Prepared<'a> {
     /// It was made in its control group and needs not move there.
     pub(super) is_in_group: bool,
     lent: Vec<RawFd>,
+    outlets: [Option<RawFd>; 2],
     /// Numbers of resources with the soft and the hard limit, as `struct rlimit64` has them.
     limits: Vec<(libc::c_long, [u64; 2])>,
     told: RawFd,
@@ -40,7 +41,13 @@ use libc::{SYS_setgroups32 as SYS_SETGROUPS, SYS_setresgid32 as SYS_SETRESGID, S
 const LISTEN_PID: &[u8] = b"LISTEN_PID=";
 
 impl<'a> Prepared<'a> {
-    pub(super) fn new(program: &'a Program<'a>, lent: &[OwnedFd], told: RawFd, handover: Option<RawFd>) -> Self {
+    pub(super) fn new(
+        program: &'a Program<'a>,
+        lent: &[OwnedFd],
+        outlets: &[Option<OwnedFd>; 2],
+        told: RawFd,
+        handover: Option<RawFd>,
+    ) -> Self {
         let pointers = |strings: &[CString]| strings.iter().map(|string| string.as_ptr()).collect::<Vec<_>>();
         let terminated = |strings: &[CString]| [pointers(strings), vec![ptr::null()]].concat();
         let mut listen_pid = program.listen_pid.then(|| Box::new([0; 24]));
@@ -63,6 +70,7 @@ impl<'a> Prepared<'a> {
                 .map(|(kind, limit)| (*kind as libc::c_long, [limit.soft, limit.hard]))
                 .collect(),
             lent: lent.iter().map(AsRawFd::as_raw_fd).collect(),
+            outlets: outlets.each_ref().map(|fd| fd.as_ref().map(AsRawFd::as_raw_fd)),
             told,
             listen_pid,
             capture: program.capture.map(Keeper::filter).zip(handover),
@@ -111,6 +119,11 @@ impl<'a> Prepared<'a> {
                 let flags = libc::O_WRONLY | libc::O_CLOEXEC;
                 let list = libc::syscall(libc::SYS_openat, group, c"cgroup.procs".as_ptr(), flags, 0);
                 libc::syscall(libc::SYS_write, list, c"0".as_ptr(), 1);
+            }
+            for (fd, number) in self.outlets.iter().zip([libc::STDOUT_FILENO, libc::STDERR_FILENO]) {
+                if fd.is_some_and(|fd| libc::syscall(libc::SYS_dup3, fd, number, 0) < 0) {
+                    return Step::Descriptors;
+                }
             }
             let mut number: RawFd = 3;
             for fd in &self.lent {
