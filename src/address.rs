@@ -191,7 +191,8 @@ impl Options {
     }
 }
 
-fn is_name(name: &str) -> bool {
+/// What listeners and checks may be called.
+pub fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 

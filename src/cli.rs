@@ -15,7 +15,7 @@ use clap_complete::Shell;
 
 pub use settings::Surroundings;
 
-use crate::config::{self, EnvironmentFile, Limit, Ready, Statuses};
+use crate::config::{self, Check, EnvironmentFile, Limit, Ready, Statuses};
 use crate::rehearse::sample::{Bad, Sample};
 
 /// Replace any server without one lost request.
@@ -158,6 +158,25 @@ pub struct RunOptions {
     /// Under which path; may be given more than once.
     #[arg(long, value_name = "PREFIX", value_parser = values::prefix, default_values = ["/health", "/_health"], help_heading = "Health and admin")]
     health_path: Vec<String>,
+    /// A health check that is asked while somebody looks: NAME=SPEC and, behind commas, interval=10s, timeout=5s or critical.
+    /// SPEC: a path, a URL, `tcp` or `exec:COMMAND`, as for --ready. May be given more than once.
+    #[arg(long, value_name = "CHECK", value_parser = Check::parse, help_heading = "Health and admin")]
+    check: Vec<Check>,
+    /// Ask the serving generation whether it is alive, and replace it when it is stuck. SPEC as of --check.
+    #[arg(long, value_name = "SPEC", value_parser = config::question, help_heading = "Health and admin")]
+    live: Option<Ready>,
+    /// How often it is asked.
+    #[arg(long, value_name = "D", value_parser = config::interval, default_value = "10s", help_heading = "Health and admin")]
+    live_interval: Duration,
+    /// How long it may take to answer.
+    #[arg(long, value_name = "D", value_parser = config::interval, default_value = "5s", help_heading = "Health and admin")]
+    live_timeout: Duration,
+    /// After how many failures in a row it is stuck.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), default_value_t = 3, help_heading = "Health and admin")]
+    live_failures: u32,
+    /// How long the serving generation may send no WATCHDOG=1 before it is stuck (sd_watchdog_enabled(3)).
+    #[arg(long, value_name = "D", value_parser = config::interval, help_heading = "Health and admin")]
+    watchdog: Option<Duration>,
     /// What clients call this supervisor; without it, the name of the program.
     #[arg(long, value_name = "NAME", value_parser = values::name, help_heading = "Health and admin")]
     name: Option<String>,

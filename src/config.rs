@@ -2,6 +2,7 @@
 //!
 //! Knows no command line and no file system; `cli.rs` converts into it.
 
+mod check;
 mod process;
 pub mod servers;
 
@@ -11,6 +12,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::check::{Check, Live, distinct_checks, interval, question};
 pub use self::process::{EnvironmentFile, INFINITY, Limit, Process, Resource, environment_text, umask};
 use crate::address::{Address, Listener};
 use crate::supervisor::Policy;
@@ -39,6 +41,12 @@ pub struct Config {
     pub process: Process,
     /// How a generation proves itself.
     pub readiness: Readiness,
+    /// What is asked while somebody looks.
+    pub checks: Vec<Check>,
+    /// How the serving generation is asked whether it is alive, if it is.
+    pub live: Option<Live>,
+    /// How long the serving generation may send no WATCHDOG=1, if that is watched.
+    pub watchdog: Option<Duration>,
     /// How an old generation ends.
     pub drain: Drain,
     /// How many of the last lines that a failed generation wrote are told; for none, its standard error is ours.

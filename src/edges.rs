@@ -5,6 +5,7 @@
 pub mod admin;
 mod capture;
 mod cgroup;
+mod checks;
 mod child;
 mod connections;
 pub mod diary;
@@ -12,6 +13,7 @@ mod einhorn;
 pub mod environment_files;
 mod errands;
 mod figures;
+mod heard;
 mod http_server;
 pub mod identity;
 mod instances;
@@ -19,9 +21,11 @@ pub mod kernel;
 mod last_words;
 pub mod limits;
 pub mod listeners;
+mod liveness;
 mod names;
 pub mod notice;
 mod notify;
+mod plain_text;
 mod probe;
 mod processes;
 mod quiesce;
@@ -31,9 +35,12 @@ mod service_manager;
 pub mod signals;
 mod task;
 mod tree;
+mod watchdog;
+mod words;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
@@ -74,6 +81,9 @@ pub struct Edges {
     inbox: VecDeque<Event>,
     children: HashMap<Generation, Child>,
     errands: HashMap<i32, Errand>,
+    errands_run: u64,
+    /// The generation that gets what is new, or got it last.
+    front: Option<Generation>,
     /// The processes that answer for zdr when it is gone: they belong to no generation.
     keepers: HashSet<i32>,
     /// Likewise those that pass on what the instances write.
@@ -123,6 +133,8 @@ impl Edges {
             inbox: VecDeque::new(),
             children: HashMap::new(),
             errands: HashMap::new(),
+            errands_run: 0,
+            front: None,
             keepers: HashSet::new(),
             identity,
             notify,
@@ -170,7 +182,7 @@ impl Edges {
 
     fn noticed(&mut self, notice: Notice) {
         match notice {
-            Notice::Said { generation, pid, ready } => self.said(generation, pid, ready),
+            Notice::Said { generation, pid, words } => self.said(generation, pid, words),
             Notice::Aim { generation, listener, reply } => {
                 let _ = reply.send(self.listeners.aim(generation, listener));
             }
@@ -195,8 +207,13 @@ impl Edges {
             Notice::Roots { reply } => {
                 let _ = reply.send(self.roots());
             }
-            Notice::Errand { generation, command, reply } => self.run_errand(generation, &command, reply),
-            Notice::EndErrands { generation } => self.end_errands(generation),
+            Notice::Front { reply } => {
+                let _ = reply.send(self.listeners.front());
+            }
+            Notice::Errand { purpose, command, output, alive, reply } => {
+                self.run_errand(purpose, &command, output.as_ref().map(AsFd::as_fd), alive, reply);
+            }
+            Notice::EndErrand { purpose } => self.end_errand(purpose),
             Notice::Asked(Question::Order { order, reply }) => {
                 let ticket = self.admin.ticket(Some(reply));
                 self.inbox.push_back(order.event(ticket));
@@ -224,9 +241,13 @@ impl Edges {
                     child.quiesce = None;
                 }
                 self.served = true;
+                self.watch_over(generation);
                 failed("steer connections", self.listeners.steer(generation));
             }
-            Action::Hold => failed("hold new connections", self.listeners.hold()),
+            Action::Hold => {
+                self.watch_over_nobody();
+                failed("hold new connections", self.listeners.hold());
+            }
             Action::Quiesce(generation) => self.watch(generation, Quiesce::run),
             Action::LookBehind(generation) => self.watch(generation, Quiesce::look_behind),
             Action::Signal(generation) => {
@@ -256,6 +277,7 @@ impl Edges {
             queues: self.listeners.queues(),
             holders,
             doors: Doors::of(sockets.iter()),
+            status_texts: self.status_texts(),
             uptime_secs: (now.duration_since(self.began).as_secs_f64() * 1e3).round() / 1e3,
         }
     }
@@ -265,6 +287,7 @@ impl Edges {
         const TURNS: u32 = 64;
         const LONGEST: Duration = Duration::from_secs(2);
         const LONGEST_LAST_WORDS: Duration = Duration::from_secs(1);
+        self.end_all_errands();
         for _ in 0..TURNS {
             tokio::task::yield_now().await;
         }

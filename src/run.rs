@@ -142,7 +142,8 @@ async fn serve(
         warn!("{advice}");
     }
     let channel = mpsc::unbounded_channel();
-    let admin = Admin::start(address, health, HealthPaths(config.health_paths.clone()), &channel.0)?;
+    let (paths, checks) = (HealthPaths(config.health_paths.clone()), config.checks.clone());
+    let admin = Admin::start(address, health, paths, checks, &channel.0)?;
     let mut supervisor = Supervisor::new(config.policy.clone(), config.command.clone());
     let mut edges = Edges::new(config, identity, listeners, admin, channel, now())?;
     let mut event = Event::Boot;

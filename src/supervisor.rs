@@ -8,6 +8,7 @@ mod action;
 mod event;
 mod failures;
 mod generation;
+mod liveness;
 mod news;
 mod policy;
 mod seats;
@@ -20,16 +21,18 @@ mod tests;
 
 use std::ffi::OsString;
 use std::mem;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use action::{Action, Place};
 pub use event::Event;
 pub use generation::{Exit, Generation, Ticket, Until, Why};
 use humantime::format_duration;
+use liveness::Condition;
+pub use liveness::Sign;
 pub use news::News;
 pub use policy::Policy;
 use seats::{Draining, Left, Phase, Request, Serving, Starting, Stop};
-pub use status::{Seat, SeatName, State, Status};
+pub use status::{Health, Seat, SeatName, State, Status};
 use stopping::refused_because_stopping;
 pub use verdict::{Cause, Outcome, Verdict};
 
@@ -98,6 +101,12 @@ impl Supervisor {
             Event::Quiet { generation } => self.quiet(generation, now),
             Event::Wrote { generation, lines } => self.wrote(generation, lines),
             Event::Exited { generation, exit } => self.exited(generation, exit, now),
+            Event::Stuck { generation, sign, why } => self.stuck(generation, sign, why, now),
+            Event::Recovered { generation, sign } => self.recovered(generation, sign),
+            Event::Unready { generation } => self.unready(generation),
+            Event::ReadyAgain { generation } => self.ready_again(generation),
+            Event::Leaving { generation } => self.leaving(generation, now),
+            Event::Checked { name, state, message } => self.tell(News::Check { name, state, message }),
             Event::Left { generation, waiting } => self.left(generation, waiting, now),
             Event::Elapsed => self.elapsed(now),
         }
@@ -186,7 +195,8 @@ impl Supervisor {
         self.command.clone_from(&command);
         let after = now.saturating_duration_since(since);
         self.tell(News::Serving { generation, after });
-        let old = self.serving.replace(Serving { generation, pid, command, since: now, output: Vec::new() });
+        let (output, condition) = (Vec::new(), Condition::default());
+        let old = self.serving.replace(Serving { generation, pid, command, since: now, output, condition });
         self.quiesce_the_warm(now);
         let (patient, prompt) = askers.into_iter().partition::<Vec<_>, _>(|(_, until)| *until == Until::Drained);
         let mut due = tickets(prompt);
@@ -199,11 +209,13 @@ impl Supervisor {
         self.run_next(now);
     }
 
-    /// The old generation keeps running for the bake time, so that it can have the connections back.
+    /// The old generation keeps running for the bake time, so that it can have the connections back. One that does not do
+    /// well is no use for that.
     fn keep_warm(&mut self, old: Serving, watchers: Vec<Ticket>, now: Instant) {
-        let phase = Phase::Warm { until: now + self.policy.bake };
+        let bake = if old.condition.why().is_some() { Duration::ZERO } else { self.policy.bake };
+        let phase = Phase::Warm { until: now + bake };
         self.draining.push(Draining { watchers, ..Draining::new(old, phase, now) });
-        if self.policy.bake.is_zero() {
+        if bake.is_zero() {
             self.quiesce_the_warm(now);
         }
     }
@@ -266,7 +278,8 @@ impl Supervisor {
         let generation = draining.generation;
         let after = now.saturating_duration_since(draining.since);
         self.tell(News::Ended { generation, exit: exit.to_string(), after });
-        let unfinished = matches!(draining.phase, Phase::Warm { .. } | Phase::Quiescing { .. });
+        let unfinished = matches!(draining.phase, Phase::Warm { .. } | Phase::Quiescing { .. })
+            || draining.condition.why().is_some() && self.awaited != Some(generation);
         if unfinished && !draining.finishes_for_another {
             self.leave(generation, draining.command);
         } else {
@@ -321,7 +334,7 @@ impl Supervisor {
             self.out_of_time(draining, now);
         }
         if self.retry_at.is_some_and(|at| at <= now) {
-            self.launch(Request::unasked(Why::Retry), now);
+            self.launch(Request::unasked(self.why_again()), now);
         }
     }
 

@@ -57,6 +57,20 @@ fn an_idle_zdr_never_wakes_up_and_has_one_thread() {
     assert_eq!(threads(zdr.pid()), 1);
 }
 
+/// `zdr wait` asks for readiness alone.
+#[test]
+fn checks_wake_nobody_up_while_nobody_looks() {
+    let setup =
+        Setup::of(&sample(&[])).option("--health", "127.0.0.1:0").option("--check", "a=exec:true,interval=100ms");
+    let zdr = setup.option("--check", "b=/,interval=100ms").start();
+    at_rest(&zdr);
+    let (before, begun) = (switches(zdr.pid()), Instant::now());
+    wait_for("three seconds", || (begun.elapsed() >= Duration::from_secs(3)).then_some(()));
+    assert_eq!(switches(zdr.pid()) - before, 0);
+    let looked = zdr.status()["checks"].clone();
+    assert_eq!((&looked["a"]["state"], &looked["b"]["state"]), (&"healthy".into(), &"healthy".into()));
+}
+
 /// A debug binary is not built to be small; its bound is there to notice growth.
 const RESIDENT_IN_DEBUG: u64 = 24 * 1024;
 

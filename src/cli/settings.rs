@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{CaptureMode, RunArgs};
 use crate::address::{Address, Listener};
-use crate::config::{self, Capture, Config, Drain, EnvironmentFile, Process, Readiness, Ready, servers};
+use crate::config::{self, Capture, Config, Drain, EnvironmentFile, Live, Process, Readiness, Ready, servers};
 use crate::runtime_directory::name_for;
 use crate::supervisor::Policy;
 
@@ -64,6 +64,22 @@ impl RunArgs {
                 "--ready {ready} needs a TCP or Unix listener to ask; add one, or choose notify, exec: or a duration"
             ));
         }
+        config::distinct_checks(&options.check)?;
+        let checks = options.check.iter().map(|check| (format!("--check {}=", check.name), &check.spec));
+        let asked = checks.chain(options.live.iter().map(|live| ("--live ".to_owned(), live)));
+        for (option, spec) in asked.filter(|(_, spec)| matches!(spec, Ready::Path(_) | Ready::Tcp)) {
+            if !may_have {
+                return Err(format!(
+                    "{option}{spec} needs a TCP or Unix listener to ask; add one, or choose a URL or exec:"
+                ));
+            }
+        }
+        let live = options.live.map(|spec| Live {
+            spec,
+            interval: options.live_interval,
+            timeout: options.live_timeout,
+            failures: options.live_failures,
+        });
         Ok(Config {
             name,
             admin: options.admin.map(|path| surroundings.directory.join(path)),
@@ -82,6 +98,9 @@ impl RunArgs {
                 successes: options.ready_successes,
                 startup_grace: options.startup_grace,
             },
+            checks: options.check,
+            live,
+            watchdog: options.watchdog,
             drain: Drain {
                 signal: options.drain_signal.unwrap_or(TERM),
                 advice: options.drain_signal.is_none().then(|| servers::advice(program)).flatten(),

@@ -18,9 +18,11 @@ use tokio::sync::{broadcast, oneshot};
 
 use self::routes::Routes;
 pub use self::story::Line;
+use super::checks::Checks;
 use super::http_server::{Limits, serve};
 use super::notice::Owner;
 use super::task::Task;
+use crate::config::Check;
 use crate::supervisor::{News, Ticket, Verdict};
 
 /// How many lines of the story a slow reader may be behind.
@@ -43,10 +45,12 @@ impl Admin {
         address: AdminAddress,
         health: Vec<HealthAddress>,
         paths: HealthPaths,
+        checks: Vec<Check>,
         owner: &Owner,
     ) -> std::io::Result<Self> {
         let (story, _) = broadcast::channel(STORY);
-        let routes = Routes { owner: owner.clone(), story: story.clone(), paths, name: address.name().to_owned() };
+        let (name, checks) = (address.name().to_owned(), Checks::start(checks, owner));
+        let routes = Routes { owner: owner.clone(), story: story.clone(), paths, name, checks };
         let uid = nix::unistd::geteuid().as_raw();
         let limits = Limits { connections: 256, head_time: Duration::from_secs(5), ..Limits::default() };
         let admin = routes.clone();

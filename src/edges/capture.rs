@@ -25,6 +25,7 @@ use super::listeners::{Answer, Binding, ListenError};
 use super::notice::{Notice, Owner};
 use super::processes;
 use super::task::Task;
+use super::words::Words;
 use crate::address::Address;
 use crate::config::Capture;
 use crate::supervisor::{Event, Generation};
@@ -74,7 +75,7 @@ impl Edges {
                     self.answer_call(generation, &call);
                     let said = self.children.get_mut(&generation).and_then(|child| child.said_too_early.take());
                     if let Some(pid) = said {
-                        self.said(generation, pid, true);
+                        self.said(generation, pid, Words::of_ready(true));
                     }
                 }
                 Ok(None) => return,

@@ -7,11 +7,11 @@ use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::time::Duration;
 
 use super::identity::Identity;
 use super::kernel::clone::{Program, SpawnError, Spawned, Step, candidates, spawn};
 use super::kernel::keeper::Keeper;
-use super::last_words::Outlet;
 use super::limits;
 use super::listeners::Lent;
 use crate::address::Address;
@@ -52,14 +52,16 @@ pub struct Start<'a> {
     pub identity: Option<&'a Identity>,
     /// The control group that it is put into, if there is one.
     pub control_group: Option<BorrowedFd<'a>>,
+    /// Its standard output and its standard error, or None for ours.
+    pub outlets: [Option<BorrowedFd<'a>>; 2],
     /// Where it says that it is ready, if it is to.
     pub said_on: Option<SaidOn<'a>>,
+    /// How often it is to say that it is alive, at the least, if that is watched.
+    pub watchdog: Option<Duration>,
     /// Where its zdr can be asked.
     pub admin: &'a Path,
     /// Its sockets.
     pub lent: Vec<Lent<'a>>,
-    /// Where it writes to, if not where we do.
-    pub outlet: Option<&'a Outlet>,
     /// Whether what it binds by itself is taken over.
     pub capture: Option<&'a Keeper>,
 }
@@ -162,7 +164,7 @@ impl Start<'_> {
             no_new_privileges: self.process.no_new_privileges,
             descriptors: self.lent.iter().map(|lent| lent.socket).collect::<Vec<BorrowedFd<'_>>>(),
             listen_pid: !self.lent.is_empty() && !self.process.without_listen_pid,
-            outlets: [self.outlet.and_then(Outlet::output), self.outlet.map(Outlet::error)],
+            outlets: self.outlets,
             capture: self.capture,
         };
         spawn(&program).map_err(|source| StartError::Spawn {
@@ -177,7 +179,7 @@ impl Start<'_> {
     /// the sockets in every dialect (LISTEN_PID comes last).
     fn environment(&self, ours: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
         let of_login = self.identity.map_or(&[][..], |identity| &identity.variables);
-        let of_stderr = self.outlet.map(|_| &JOURNAL_STREAM);
+        let of_stderr = self.outlets[1].map(|_| &JOURNAL_STREAM);
         let not_passed_on = NOT_PASSED_ON.iter().chain(of_stderr).chain(of_login.iter().map(|(name, _)| name));
         let mut environment: Vec<(OsString, OsString)> =
             ours.filter(|(key, _)| !not_passed_on.clone().any(|name| key == name) && !of_another_master(key)).collect();
@@ -215,6 +217,10 @@ impl Start<'_> {
             if !self.lent.is_empty() {
                 set("EINHORN_SOCK_PATH".into(), einhorn.as_os_str().to_owned());
             }
+        }
+        // WATCHDOG_PID may be left out, and then every process of the instance may send it (sd_watchdog_enabled(3)).
+        if let Some(time) = self.watchdog {
+            set("WATCHDOG_USEC".into(), time.as_micros().to_string().into());
         }
         set("ZDR_GENERATION".into(), self.generation.to_string().into());
         set("ZDR_INSTANCE".into(), "1".into());
@@ -312,10 +318,11 @@ mod tests {
             from_files: &[("A", "file"), ("B", "file"), ("HOME", "/file")].map(|(k, v)| (k.to_owned(), v.to_owned())),
             identity: Some(&identity),
             control_group: None,
+            outlets: [None; 2],
             said_on: Some(SaidOn { notify: Path::new("/n"), einhorn: Path::new("/e") }),
+            watchdog: Some(Duration::from_millis(1500)),
             admin: Path::new("/a"),
             lent,
-            outlet: None,
             capture: None,
         };
         for (given, filled) in [
@@ -333,6 +340,7 @@ mod tests {
         let parent = [
             ("NOTIFY_SOCKET", "/systemd"),
             ("LISTEN_PID", "1"),
+            ("WATCHDOG_PID", "1"),
             ("HOME", "/h"),
             ("SHELL", "/s"),
             ("PATH", "/p"),
@@ -350,6 +358,7 @@ mod tests {
         assert_eq!((value("USER"), value("SHELL"), value("HOME")), (Some("u"), None, Some("/file")));
         assert_eq!((value("A"), value("B")), (Some("file"), Some("option")));
         assert_eq!(value("EINHORN_SOCK_PATH"), Some("/e"));
+        assert_eq!((value("WATCHDOG_USEC"), value("WATCHDOG_PID")), (Some("1500000"), None));
         assert_eq!(value("EINHORN_SOCK_FD"), None);
         assert_eq!(value("EINHORN_FDS"), Some("3 4"));
         assert_eq!((value("EINHORN_FD_FAMILY_0"), value("EINHORN_FD_FAMILY_1")), (Some("AF_INET"), Some("AF_INET6")));

@@ -5,7 +5,7 @@
 use serde_json::Value;
 use tracing::{info, warn};
 
-use crate::supervisor::{News, Outcome};
+use crate::supervisor::{Health, News, Outcome};
 
 /// Names of fields are part of the program for `tracing`, so all of them stand here; a line has those that are there.
 macro_rules! write_at {
@@ -46,9 +46,13 @@ pub(super) fn write(news: &News) {
     match news {
         News::Verdict(verdict) if verdict.outcome == Outcome::Done => write_at!(info, VERDICT, news, fields),
         News::Verdict(_) => write_at!(warn, VERDICT, news, fields),
-        News::Failed { .. } | News::Crashed { .. } | News::Killed { .. } | News::Retrying { .. } => {
-            write_at!(warn, STORY, news, fields);
-        }
+        News::Failed { .. }
+        | News::Crashed { .. }
+        | News::Killed { .. }
+        | News::Stuck { .. }
+        | News::Unready { .. }
+        | News::Check { state: Health::Degraded | Health::Unhealthy, .. }
+        | News::Retrying { .. } => write_at!(warn, STORY, news, fields),
         _ => write_at!(info, STORY, news, fields),
     }
 }

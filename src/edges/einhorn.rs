@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::notify::Said;
+use super::words::Words;
 
 /// The longest line that is read; the longest of a known client has 60 bytes.
 const LONGEST: u64 = 4096;
@@ -82,7 +83,7 @@ async fn hear(client: UnixStream, tell: impl Fn(Said)) {
     let mut client = BufReader::new(client.take(LONGEST));
     let mut line = Vec::new();
     if client.read_until(b'\n', &mut line).await.is_ok() {
-        tell(Said { pid, ready: says_ack(&line) });
+        tell(Said { pid, words: Words::of_ready(says_ack(&line)) });
     }
     // A client may write another line end by itself (stripe/go-einhorn), and fails if nobody is there any more to take it.
     let _ = timeout(FAREWELL, client.read_to_end(&mut line)).await;
@@ -140,7 +141,7 @@ mod tests {
         client.write_all(b"{\"command\":\"worker:ack\",\"pid\":1}\n").await.unwrap();
         let running = Task::start(socket.run(move |said| tell.send(said).unwrap()));
         let own = i32::try_from(std::process::id()).unwrap();
-        assert_eq!(heard.recv().await, Some(Said { pid: own, ready: true }));
+        assert_eq!(heard.recv().await, Some(Said { pid: own, words: Words::of_ready(true) }));
         client.write_all(b"\n").await.unwrap();
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "the connection is closed");
         drop(running);

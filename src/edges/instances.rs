@@ -3,6 +3,7 @@
 //! Decides nothing: what follows from all of it is told as events.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use tracing::{error, warn};
 
@@ -13,12 +14,14 @@ use super::connections::{Holder, MARKER, marker};
 use super::kernel::allocator::give_back;
 use super::kernel::keeper::Keeper;
 use super::kernel::pidfd::PidFd;
+use super::last_words::Outlet;
 use super::probe::{Probe, hints};
 use super::quiesce::Quiesce;
 use super::ready_sockets::ReadySockets;
 use super::task::Task;
+use super::watchdog::Watchdog;
 use super::{Edges, WRONG_USE, environment_files, failed, processes, reaper, tree};
-use crate::config::{Capture, Ready};
+use crate::config::Capture;
 use crate::supervisor::{Event, Exit, Generation, Place};
 
 /// The instance of a generation, and the tasks that are about it.
@@ -36,6 +39,16 @@ pub(super) struct Child {
     pub(super) quiesce: Option<Task>,
     pub(super) notify: Option<Task>,
     pub(super) capture: Option<Watch>,
+    /// Asked while it serves.
+    pub(super) live: Option<Task>,
+    /// Armed while it serves.
+    pub(super) watchdog: Option<Watchdog>,
+    /// The time that it has asked for instead of the one of the settings.
+    pub(super) watchdog_time: Option<Duration>,
+    /// The last of what it has said of its status.
+    pub(super) status_text: Option<String>,
+    /// Its last word about it was READY=0.
+    pub(super) unready: bool,
     /// Who has said READY=1 before it listened where the serving generation does.
     pub(super) said_too_early: Option<i32>,
     /// Why what it binds by itself cannot be taken over.
@@ -86,10 +99,11 @@ impl Edges {
             from_files: &from_files,
             identity: self.identity.as_ref(),
             control_group: control_group.as_ref().map(ControlGroup::directory),
+            outlets: outlet.as_ref().map_or([None; 2], Outlet::ends),
             said_on: Some(sockets.paths()),
+            watchdog: self.config.watchdog,
             admin: &admin,
             lent,
-            outlet: outlet.as_ref(),
             capture: keeper.as_ref(),
         };
         let started = start.spawn();
@@ -117,6 +131,11 @@ impl Edges {
                     from_files,
                     control_group,
                     capture,
+                    live: None,
+                    watchdog: None,
+                    watchdog_time: None,
+                    status_text: None,
+                    unready: false,
                     said_too_early: None,
                     trouble: None,
                 };
@@ -169,11 +188,17 @@ impl Edges {
         }
     }
 
-    pub(super) fn tree(&self, generation: Generation, child: &Child) -> Vec<i32> {
+    /// Processes that are nobody's orphans.
+    pub(super) fn known(&self) -> Vec<i32> {
         let mut known: Vec<i32> = self.roots().into_iter().map(|(_, root)| root).collect();
         known.extend(self.errands.keys());
         known.extend(&self.keepers);
         known.extend(self.relays.processes());
+        known
+    }
+
+    pub(super) fn tree(&self, generation: Generation, child: &Child) -> Vec<i32> {
+        let known = self.known();
         let mut tree = if child.alive { processes::tree(child.pid) } else { Vec::new() };
         tree.extend(processes::orphans(&known, &marker(generation)));
         // One that has emptied its environment is ended with the only generation that can have started it.
@@ -222,12 +247,13 @@ impl Edges {
                 continue;
             }
             if let Some(errand) = self.errands.remove(&pid) {
-                let _ = errand.reply.send(Ok(exit));
+                self.errand_over(errand, exit);
             } else if let Some((generation, child)) = self.children.iter_mut().find(|(_, child)| child.pid == pid) {
                 child.alive = false;
                 // One that drains is not asked why it ended.
                 let drains = child.quiesce.is_some();
                 (child.probe, child.quiesce, child.notify) = (None, None, None);
+                (child.live, child.watchdog) = (None, None);
                 let (generation, accepted) = (*generation, child.accepted);
                 let answer = self.hint_at_exit(generation, exit).filter(|_| !accepted);
                 self.inbox.extend(answer.map(|answer| Event::NotReady { generation, answer }));
@@ -257,33 +283,5 @@ impl Edges {
             return None;
         }
         self.listeners.watch(generation).ok()?.first().map(|at| hints::at_exit(&at.listener))
-    }
-
-    /// READY=1 counts from the generation's own processes. One that has ended since cannot be looked up any more; it knew
-    /// the path of a socket that only this generation was told.
-    pub(super) fn said(&mut self, generation: Generation, pid: i32, ready: bool) {
-        let Some(child) = self.children.get(&generation).filter(|child| child.alive && ready) else {
-            return;
-        };
-        if !matches!(self.config.readiness.ready, Ready::Notify | Ready::Default) {
-            return;
-        }
-        if processes::program(pid).is_none() || self.tree(generation, child).contains(&pid) {
-            // gunicorn with `--reuse-port` says so before its workers have bound anything.
-            let reach = self.listeners.reach(generation);
-            if reach.listeners.is_empty() && !reach.missing.is_empty() {
-                if let Some(child) = self.children.get_mut(&generation) {
-                    child.said_too_early = Some(pid);
-                }
-                return;
-            }
-            self.inbox.push_back(Event::Ready { generation });
-            self.end_errands(generation);
-            if let Some(child) = self.children.get_mut(&generation) {
-                child.probe = None;
-            }
-        } else {
-            warn!(%generation, pid, "READY=1 or an ack from a process that does not belong to the generation was ignored");
-        }
     }
 }

@@ -62,14 +62,10 @@ pub(super) struct Outlet {
 }
 
 impl Outlet {
-    /// Its standard error.
-    pub(super) fn error(&self) -> BorrowedFd<'_> {
-        self.end.as_fd()
-    }
-
-    /// Its standard output, where ours goes where our standard error goes: their order is kept.
-    pub(super) fn output(&self) -> Option<BorrowedFd<'_>> {
-        self.for_both.then(|| self.end.as_fd())
+    /// Its standard output, where ours goes where our standard error goes, so that their order is kept; and its standard error.
+    pub(super) fn ends(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        let end = self.end.as_fd();
+        [self.for_both.then_some(end), Some(end)]
     }
 }
 

@@ -74,6 +74,17 @@ pub struct Aimed {
     pub shared: bool,
 }
 
+/// The first stream listener, for whoever asks as any client does.
+#[derive(Debug)]
+pub struct Front {
+    /// Which.
+    pub listener: Listener,
+    /// What to connect.
+    pub target: Target,
+    /// A copy of the socket that gets what is new.
+    pub socket: OwnedFd,
+}
+
 /// What to connect, to no other address than this.
 #[derive(Debug)]
 pub enum Target {
@@ -221,6 +232,16 @@ impl Listeners {
         self.probes.extend(client);
         self.probes.rotate_right(usize::from(client.is_some()));
         Ok(aimed)
+    }
+
+    /// The first stream listener that somebody may answer on.
+    pub fn front(&self) -> io::Result<Option<Front>> {
+        let mut streams = self.lanes.iter().filter(|lane| lane.listener.address.is_stream());
+        let Some((lane, socket)) = streams.find_map(|lane| Some((lane, lane.get(self.steered)?))) else {
+            return Ok(None);
+        };
+        let (listener, socket) = (lane.listener.clone(), socket.try_clone()?);
+        Ok(Some(Front { target: lane.as_client()?, listener, socket }))
     }
 
     /// The probe has its connection: whoever gets its source port next is a client like any other.

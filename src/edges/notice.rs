@@ -1,11 +1,16 @@
 //! What the tasks of the edges tell their owner, and ask of it.
 
+use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::connections::{Doors, Holder};
-use super::listeners::{Aimed, Queue, Reach, Watched};
+use super::errands::Purpose;
+use super::listeners::{Aimed, Front, Queue, Reach, Watched};
+use super::probe::Alive;
+use super::words::Words;
 use crate::supervisor::{Event, Exit, Generation, SeatName, Status, Ticket, Until, Verdict};
 
 /// From a task to the owner of everything.
@@ -19,8 +24,8 @@ pub enum Notice {
         generation: Generation,
         /// Who sent it.
         pid: i32,
-        /// It was READY=1.
-        ready: bool,
+        /// What it said.
+        words: Words,
     },
     /// A probe wants a socket that reaches this generation.
     Aim {
@@ -66,19 +71,28 @@ pub enum Notice {
         /// Where the main processes go.
         reply: oneshot::Sender<Vec<(Generation, i32)>>,
     },
-    /// A probe wants a shell command run.
+    /// Somebody wants to ask the first stream listener as any client does.
+    Front {
+        /// Where it goes.
+        reply: oneshot::Sender<io::Result<Option<Front>>>,
+    },
+    /// A shell command is to be run.
     Errand {
-        /// For which generation.
-        generation: Generation,
+        /// What for.
+        purpose: Purpose,
         /// The command.
         command: String,
+        /// Its output and errors; None for zdr's own.
+        output: Option<OwnedFd>,
+        /// Kept until it has ended with all it has started.
+        alive: Alive,
         /// Where its end is told.
         reply: oneshot::Sender<Result<Exit, String>>,
     },
-    /// The errands of this generation have taken too long.
-    EndErrands {
-        /// Which.
-        generation: Generation,
+    /// Nobody waits any more for the errand that was run for this.
+    EndErrand {
+        /// What for.
+        purpose: Purpose,
     },
     /// A client asked something.
     Asked(Question),
@@ -143,6 +157,8 @@ pub struct Picture {
     pub holders: Vec<Holder>,
     /// Where their connections are counted.
     pub doors: Doors,
+    /// What instances have said last of their status, for people.
+    pub status_texts: HashMap<Generation, String>,
     /// How long zdr runs, in seconds.
     pub uptime_secs: f64,
 }

@@ -1,4 +1,4 @@
-//! The socket on which an instance says READY=1 (sd_notify(3)); every generation has its own.
+//! The socket on which an instance says how it is (sd_notify(3)); every generation has its own.
 //!
 //! The kernel adds the sender's process id (SCM_CREDENTIALS, unix(7)), so that a message from a process that does not
 //! belong to the generation counts for nothing.
@@ -14,6 +14,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, RecvMsg, UnixCredentials, 
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
+use super::words::Words;
 use crate::runtime_directory::{beside, notify_folders, notify_name};
 use crate::supervisor::Generation;
 
@@ -32,8 +33,8 @@ pub struct NotifySocket {
 pub struct Said {
     /// The process that sent it.
     pub pid: i32,
-    /// It said READY=1.
-    pub ready: bool,
+    /// What it said.
+    pub words: Words,
 }
 
 /// Where the notify sockets of a zdr are.
@@ -182,25 +183,12 @@ fn receive(socket: &UnixDatagram) -> io::Result<Option<Said>> {
             _ => {}
         }
     }
-    Ok(pid.map(|pid| Said { pid, ready: says_ready(&text[..length]) }))
-}
-
-fn says_ready(message: &[u8]) -> bool {
-    message.split(|byte| *byte == b'\n').any(|line| line == b"READY=1")
+    Ok(pid.map(|pid| Said { pid, words: Words::read(&text[..length]) }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ready_is_a_whole_line() {
-        assert!(says_ready(b"READY=1"));
-        assert!(says_ready(b"STATUS=up\nREADY=1\n"));
-        for message in [&b"READY=10"[..], b"READY=0", b"xREADY=1", b"", b"\n\n", b"\xff\xfe"] {
-            assert!(!says_ready(message));
-        }
-    }
 
     #[tokio::test]
     async fn a_folder_that_was_removed_is_made_again_and_one_that_others_can_change_is_refused() {
@@ -227,8 +215,8 @@ mod tests {
         sender.send_to(b"STATUS=starting", &path).unwrap();
         sender.send_to(b"READY=1", &path).unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
-        assert_eq!(socket.next().await.unwrap(), Said { pid: own, ready: false });
-        assert_eq!(socket.next().await.unwrap(), Said { pid: own, ready: true });
+        assert_eq!(socket.next().await.unwrap(), Said { pid: own, words: Words::read(b"STATUS=starting") });
+        assert_eq!(socket.next().await.unwrap(), Said { pid: own, words: Words::of_ready(true) });
         drop(socket);
         assert!(!path.exists());
     }

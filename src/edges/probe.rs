@@ -4,25 +4,34 @@
 //! the process that accepted the connection belongs to it. Judges nothing but answers; what follows from them is decided
 //! elsewhere.
 
+mod aside;
 mod attribution;
 mod connection;
 mod course;
+mod errand;
 pub mod hints;
 mod http;
+mod inquiry;
+mod message;
 mod queue;
 mod tls;
 mod wire;
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
+pub use self::aside::Alive;
+use self::aside::{exchange, look_up};
 use self::connection::{Connection, Ends, is_here};
 use self::course::Course;
-use self::http::{Question, Stream};
+use self::errand::Errand;
+use self::http::Stream;
+pub use self::inquiry::Inquiry;
+use super::errands::Purpose;
 use super::listeners::{Aimed, Reach, Watched};
 use super::notice::{Notice, Owner, tell};
 use crate::address::{Address, Listener};
@@ -203,25 +212,16 @@ impl Probe {
     }
 
     async fn resolve(&self, url: &Url, streams: &[(usize, Listener)]) -> Result<SocketAddr, String> {
-        if let Ok(ip) = url.host.parse() {
-            return Ok(SocketAddr::new(ip, url.port));
-        }
-        let (host, port) = (url.host.clone(), url.port);
-        let looking = spawn_blocking(move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>));
-        let found =
-            timeout(self.readiness.limit, looking).await.map_err(|_| "no answer from the resolver".to_owned())?;
+        let looking = look_up(&url.host, url.port, Alive::unwatched());
         let addresses =
-            found.map_err(|error| error.to_string())?.map_err(|error| format!("`{}`: {error}", url.host))?;
+            timeout(self.readiness.limit, looking).await.map_err(|_| "no answer from the resolver".to_owned())??;
         let ours = |address: &&SocketAddr| streams.iter().any(|(_, listener)| is_at(listener, url, Some(**address)));
         let chosen = addresses.iter().find(ours).or(addresses.first());
         chosen.copied().ok_or_else(|| format!("`{}` has no address", url.host))
     }
 
     async fn judge(&self, url: Url, stream: Stream, hook: Option<http::Hook>) -> Result<(), String> {
-        let limit = self.readiness.limit;
-        let asking =
-            spawn_blocking(move || http::get(Question { url: &url, stream, limit, before_the_last_bytes: hook }));
-        let answer = asking.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let answer = exchange(url, stream, self.readiness.limit, hook, Alive::unwatched()).await?;
         match self.readiness.statuses.contains(answer.status) {
             true => Ok(()),
             false if answer.body.is_empty() => Err(answer.status.to_string()),
@@ -265,13 +265,10 @@ impl Probe {
     }
 
     async fn run_errand(&self, command: &str) -> Result<(), String> {
-        let (reply, done) = oneshot::channel();
-        let _ = self.owner.send(Notice::Errand { generation: self.generation, command: command.to_owned(), reply });
-        let Ok(done) = timeout(self.readiness.limit, done).await else {
-            let _ = self.owner.send(Notice::EndErrands { generation: self.generation });
-            return Err(format!("not done within {}", humantime::format_duration(self.readiness.limit)));
-        };
-        match done.map_err(|_| "zdr is ending".to_owned())?? {
+        let (purpose, alive) = (Purpose::Readiness(self.generation), Alive::unwatched());
+        let errand = Errand { purpose, command, owner: &self.owner, alive };
+        let done = timeout(self.readiness.limit, errand.run(None)).await;
+        match done.map_err(|_| format!("not done within {}", humantime::format_duration(self.readiness.limit)))?? {
             Exit::Code(0) => Ok(()),
             exit => Err(format!("it {exit}")),
         }

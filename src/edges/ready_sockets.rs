@@ -1,4 +1,4 @@
-//! The two sockets on which the instance of a generation can say that it is ready: the notify socket and einhorn's.
+//! The two sockets on which the instance of a generation can say how it is: the notify socket and einhorn's.
 //!
 //! Passes on who said what; whether it counts is decided elsewhere.
 
@@ -35,8 +35,8 @@ impl ReadySockets {
     /// Tells the owner what is said, until it is ended.
     pub async fn listen(self, generation: Generation, owner: Owner) {
         let Self { notify, acks } = self;
-        let tell = move |Said { pid, ready }| {
-            let _ = owner.send(Notice::Said { generation, pid, ready });
+        let tell = move |Said { pid, words }| {
+            let _ = owner.send(Notice::Said { generation, pid, words });
         };
         let also_tell = tell.clone();
         let notified = async {

@@ -31,7 +31,14 @@ impl ServiceManager {
     pub fn tell(&self, news: &News) {
         let message = match news {
             News::Serving { .. } => format!("READY=1\nSTATUS={news}"),
-            News::Failed { .. } | News::Crashed { .. } | News::Retrying { .. } | News::Returned { .. } => {
+            News::Failed { .. }
+            | News::Crashed { .. }
+            | News::Retrying { .. }
+            | News::Returned { .. }
+            | News::Stuck { .. }
+            | News::Recovered { .. }
+            | News::Unready { .. }
+            | News::Leaving { .. } => {
                 format!("STATUS={news}")
             }
             News::Stopping => "STOPPING=1\nSTATUS=draining".to_owned(),

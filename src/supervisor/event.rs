@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 
 use super::generation::{Exit, Generation, Ticket, Until};
+use super::liveness::Sign;
+use super::status::Health;
 
 /// Something that happened; the rules answer with actions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +85,46 @@ pub enum Event {
         generation: Generation,
         /// How.
         exit: Exit,
+    },
+    /// A generation does not do what one that is well would do.
+    Stuck {
+        /// Which.
+        generation: Generation,
+        /// How that was noticed.
+        sign: Sign,
+        /// What was seen, in words that follow "it is stuck".
+        why: String,
+    },
+    /// That sign is gone.
+    Recovered {
+        /// Whose.
+        generation: Generation,
+        /// Which.
+        sign: Sign,
+    },
+    /// A generation has said that it is not ready, or not any more (READY=0).
+    Unready {
+        /// Which.
+        generation: Generation,
+    },
+    /// A generation that had said so is ready again (READY=1).
+    ReadyAgain {
+        /// Which.
+        generation: Generation,
+    },
+    /// A generation has said that it is about to end by itself (STOPPING=1).
+    Leaving {
+        /// Which.
+        generation: Generation,
+    },
+    /// A check of the user's has another state than before.
+    Checked {
+        /// Its name.
+        name: String,
+        /// How well that is.
+        state: Health,
+        /// What came back.
+        message: String,
     },
     /// What had begun to come to a dead generation is there.
     Left {

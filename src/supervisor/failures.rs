@@ -48,6 +48,7 @@ impl Supervisor {
         let generation = dead.generation;
         let served = now.saturating_duration_since(dead.since);
         self.crashes += 1;
+        self.retry_at = None;
         if self.stop.is_some() {
             return self.kill_and_release(generation);
         }
@@ -111,13 +112,15 @@ impl Supervisor {
         let verdict = Verdict { outcome, cause, generation: Some(generation), reason, output };
         self.settle(tickets(starting.askers), verdict);
         if self.serving.is_some() || self.next.is_some() || self.stop.is_some() {
-            return self.run_next(now);
+            self.run_next(now);
+            return self.replace(now);
         }
         self.try_again(Why::Retry, now);
     }
 
-    /// If nothing serves, zdr tries again, more slowly each time. Only where nothing has ever served does it give up.
-    fn try_again(&mut self, why: Why, now: Instant) {
+    /// If nothing serves, or what serves is to be replaced, zdr tries again, more slowly each time. Only where nothing has
+    /// ever served does it give up.
+    pub(super) fn try_again(&mut self, why: Why, now: Instant) {
         let after = pause(self.failures);
         self.failures += 1;
         if !self.started && self.failures >= FAILURES_AT_BOOT {
@@ -127,7 +130,8 @@ impl Supervisor {
         if after.is_zero() {
             return self.launch(Request::unasked(why), now);
         }
-        self.tell(News::Retrying { after });
+        let serving = self.serving.as_ref().map(|serving| serving.generation);
+        self.tell(News::Retrying { serving, after });
         self.retry_at = Some(now + after);
     }
 }

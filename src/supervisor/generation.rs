@@ -34,6 +34,10 @@ pub enum Why {
     Crash,
     /// One before it failed, and nothing serves.
     Retry,
+    /// The serving one is stuck.
+    Stuck,
+    /// The serving one is about to end by itself.
+    Leaving,
     /// It finishes what waited for one that died.
     Finish,
 }
@@ -47,6 +51,8 @@ impl Why {
             Self::Restart => " for a restart",
             Self::Crash => " after the crash",
             Self::Retry => " for another try",
+            Self::Stuck => " in place of one that is stuck",
+            Self::Leaving => " in place of one that is about to end",
             Self::Finish => " to finish what waits for one that died",
         }
     }

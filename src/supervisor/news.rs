@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::generation::{Generation, Why};
+use super::status::Health;
 use super::verdict::{Cause, Verdict};
 
 /// One line of the story. The JSON has the variant's name as `event`.
@@ -94,8 +95,42 @@ pub enum News {
         /// Which.
         generation: Generation,
     },
-    /// Nothing serves; the next try comes after a pause.
+    /// It does not do what one that is well would do.
+    Stuck {
+        /// Which.
+        generation: Generation,
+        /// What was seen.
+        reason: String,
+    },
+    /// It is well again, or ready again.
+    Recovered {
+        /// Which.
+        generation: Generation,
+    },
+    /// It has said that it is not ready.
+    Unready {
+        /// Which.
+        generation: Generation,
+    },
+    /// It has said that it is about to end.
+    Leaving {
+        /// Which.
+        generation: Generation,
+    },
+    /// A check of the user's has another state than before.
+    Check {
+        /// Its name.
+        name: String,
+        /// How well that is.
+        state: Health,
+        /// What came back.
+        message: String,
+    },
+    /// Nothing serves, or what serves is to be replaced; the next try comes after a pause.
     Retrying {
+        /// What serves meanwhile.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        serving: Option<Generation>,
         /// The pause.
         #[serde(rename = "after_secs", serialize_with = "seconds")]
         after: Duration,
@@ -139,7 +174,15 @@ impl fmt::Display for News {
             Self::Returned { generation } => {
                 write!(f, "generation {generation} has the new connections back")
             }
-            Self::Retrying { after } => write!(f, "nothing serves; trying again in {after:.1?}"),
+            Self::Stuck { generation, reason } => write!(f, "generation {generation} is stuck: {reason}"),
+            Self::Recovered { generation } => write!(f, "generation {generation} is well again"),
+            Self::Unready { generation } => write!(f, "generation {generation} has said that it is not ready"),
+            Self::Leaving { generation } => write!(f, "generation {generation} has said that it is about to end"),
+            Self::Check { name, state, message } => write!(f, "check {name} is {state}: {message}"),
+            Self::Retrying { serving: None, after } => write!(f, "nothing serves; trying again in {after:.1?}"),
+            Self::Retrying { serving: Some(generation), after } => {
+                write!(f, "generation {generation} serves on; trying to replace it again in {after:.1?}")
+            }
             Self::Verdict(verdict) => f.write_str(&verdict.reason),
             Self::Stopping => f.write_str("stopping"),
         }

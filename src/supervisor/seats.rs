@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Supervisor;
 use super::generation::{Generation, Ticket, Until, Why};
+use super::liveness::Condition;
 use super::status::{Seat, SeatName, State, Status, seconds};
 
 /// What somebody asked for.
@@ -52,6 +53,8 @@ pub(super) struct Serving {
     pub(super) since: Instant,
     /// The last lines that it wrote.
     pub(super) output: Vec<String>,
+    /// How well it does.
+    pub(super) condition: Condition,
 }
 
 /// Gets nothing new.
@@ -63,6 +66,8 @@ pub(super) struct Draining {
     pub(super) command: Vec<OsString>,
     pub(super) since: Instant,
     pub(super) phase: Phase,
+    /// How well it did when it served.
+    pub(super) condition: Condition,
     /// Who waits for its end.
     pub(super) watchers: Vec<Ticket>,
     /// It was started only to finish what waited in the slots of one that died.
@@ -122,6 +127,7 @@ impl Draining {
             command: old.command,
             since: now,
             phase,
+            condition: old.condition,
             watchers: Vec::new(),
             finishes_for_another: false,
         }
@@ -135,6 +141,7 @@ impl Draining {
             command: starting.command,
             since: now,
             phase: Phase::Killed,
+            condition: Condition::default(),
             watchers: Vec::new(),
             finishes_for_another: false,
         }
@@ -147,6 +154,7 @@ impl Draining {
             command,
             since: now,
             phase: Phase::Quiescing { signal_by },
+            condition: Condition::default(),
             watchers: Vec::new(),
             finishes_for_another: true,
         }
@@ -154,7 +162,14 @@ impl Draining {
 
     pub(super) fn into_serving(self) -> Option<Serving> {
         let pid = self.pid?;
-        Some(Serving { generation: self.generation, pid, command: self.command, since: self.since, output: Vec::new() })
+        Some(Serving {
+            generation: self.generation,
+            pid,
+            command: self.command,
+            since: self.since,
+            output: Vec::new(),
+            condition: self.condition,
+        })
     }
 }
 
@@ -183,11 +198,12 @@ impl Supervisor {
         generations.sort_by_key(|seat| std::cmp::Reverse(seat.generation));
         Status {
             state: self.state(),
-            ready: self.serving.is_some() && self.stop.is_none(),
+            ready: self.serving.as_ref().is_some_and(|serving| !serving.condition.unready) && self.stop.is_none(),
             started: self.started,
             generations,
             last_verdict: self.last_verdict.clone(),
             crashes: self.crashes,
+            trouble: self.serving.as_ref().and_then(|serving| serving.condition.trouble()),
         }
     }
 

@@ -1,5 +1,6 @@
 //! A picture of the supervisor for people and programs, made when somebody looks.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -22,6 +23,31 @@ pub struct Status {
     pub last_verdict: Option<Verdict>,
     /// How often a serving generation died.
     pub crashes: u64,
+    /// What is wrong with the serving generation, in words that follow its name.
+    #[serde(skip)]
+    pub trouble: Option<String>,
+}
+
+/// How well something is; the worst wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// All is as it should be.
+    Healthy,
+    /// It works, but somebody should look.
+    Degraded,
+    /// It does not work.
+    Unhealthy,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        })
+    }
 }
 
 /// What a supervisor is at, in one word.

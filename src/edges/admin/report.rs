@@ -7,22 +7,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::edges::checks::Finding;
 use crate::edges::figures::Figures;
 use crate::edges::listeners::Queue;
 use crate::edges::notice::Picture;
+pub use crate::supervisor::Health;
 use crate::supervisor::{Generation, Outcome, Seat, SeatName, State, Verdict};
-
-/// How well something is; the worst wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Health {
-    /// As it should be.
-    Healthy,
-    /// It serves, but something is to be looked at.
-    Degraded,
-    /// It should get no requests.
-    Unhealthy,
-}
 
 /// Who asks: arguments of a command may hold secrets, and are only for those who could read them anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +87,8 @@ pub struct Row {
     pub connections: usize,
     /// Those with a request in flight.
     pub in_flight: usize,
+    /// What it has said last of its status (STATUS=).
+    pub status_text: Option<String>,
     /// What it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
@@ -133,9 +125,10 @@ pub struct Check {
 }
 
 impl Report {
-    pub(super) fn new(name: &str, picture: &Picture, figures: &Figures, reader: For) -> Self {
+    pub(super) fn new(name: &str, picture: &Picture, figures: &Figures, findings: Vec<Finding>, reader: For) -> Self {
         let status = &picture.status;
-        let checks = checks(picture);
+        let mut checks = checks(picture);
+        checks.extend(findings.into_iter().map(|finding| (finding.name.clone(), Check::from(finding))));
         let (connections, in_flight) = figures.all();
         let seated = |seat| status.generations.iter().filter(|at| at.seat == seat).count();
         Self {
@@ -157,7 +150,7 @@ impl Report {
             memory_bytes: figures.usage.memory,
             cpu_secs: figures.usage.cpu.as_secs_f64(),
             crashes: status.crashes,
-            generations: status.generations.iter().map(|seat| Row::new(seat, figures, reader)).collect(),
+            generations: status.generations.iter().map(|seat| Row::new(seat, picture, figures, reader)).collect(),
             listeners: picture.queues.iter().map(ListenerRow::from).collect(),
             checks,
             last_verdict: status.last_verdict.clone(),
@@ -166,7 +159,7 @@ impl Report {
 }
 
 impl Row {
-    fn new(seat: &Seat, figures: &Figures, reader: For) -> Self {
+    fn new(seat: &Seat, picture: &Picture, figures: &Figures, reader: For) -> Self {
         let count = figures.count(seat.generation);
         Self {
             generation: seat.generation,
@@ -175,8 +168,15 @@ impl Row {
             since_secs: seat.since_secs,
             connections: count.open,
             in_flight: count.busy,
+            status_text: picture.status_texts.get(&seat.generation).cloned(),
             command: (reader == For::Owner).then(|| seat.command.clone()),
         }
+    }
+}
+
+impl From<Finding> for Check {
+    fn from(Finding { state, message, critical, age, .. }: Finding) -> Self {
+        Self { state, message, critical, age_secs: (age.as_secs_f64() * 1e3).round() / 1e3 }
     }
 }
 
@@ -197,6 +197,10 @@ impl From<&Queue> for ListenerRow {
 fn checks(picture: &Picture) -> BTreeMap<String, Check> {
     let status = &picture.status;
     let (state, message) = match (picture.seated(SeatName::Serving), status.ready) {
+        (Some(generation), _) if status.state != State::Stopping && status.trouble.is_some() => {
+            let trouble = status.trouble.as_deref().unwrap_or_default();
+            (Health::Unhealthy, format!("generation {generation} {trouble}"))
+        }
         (Some(generation), true) => (Health::Healthy, format!("generation {generation} serves")),
         (Some(_), false) => (Health::Unhealthy, "zdr is stopping".to_owned()),
         (None, _) => (Health::Unhealthy, "nothing serves".to_owned()),

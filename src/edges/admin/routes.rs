@@ -24,6 +24,7 @@ use super::dashboard;
 use super::health::{Aspect, HealthPaths};
 use super::report::{For, Health, Report};
 use super::story::{Line, verdict};
+use crate::edges::checks::Checks;
 use crate::edges::figures::Figures;
 use crate::edges::http_server::{Answer, Asked, Body};
 use crate::edges::notice::{Notice, Order, Owner, Picture, Question};
@@ -36,6 +37,7 @@ pub(super) struct Routes {
     pub(super) story: broadcast::Sender<Line>,
     pub(super) paths: HealthPaths,
     pub(super) name: String,
+    pub(super) checks: Checks,
 }
 
 /// The methods of a health path.
@@ -131,7 +133,8 @@ impl Routes {
     }
 
     async fn report(&self, picture: &Picture, reader: For) -> Report {
-        Report::new(&self.name, picture, &Figures::of(picture).await, reader)
+        let (figures, findings) = tokio::join!(Figures::of(picture), self.checks.look());
+        Report::new(&self.name, picture, &figures, findings, reader)
     }
 
     fn reload(&self, body: &Bytes) -> Answer {

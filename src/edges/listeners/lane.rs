@@ -125,27 +125,31 @@ impl Lane {
     /// A connection that will reach this slot, and where it comes from.
     pub(super) fn aim(&self, slot: usize) -> io::Result<(Aimed, Option<SocketAddr>)> {
         let aimed = |target, shared| Aimed { target, shared };
-        match (&self.way, &self.listener.address) {
-            (Way::Group(group), _) => {
+        match &self.way {
+            Way::Group(group) => {
                 let (socket, to) = group.aim(slot, &self.listener)?;
                 let client = socket.local_addr()?;
                 Ok((aimed(Target::Tcp(socket, to), false), Some(client)))
             }
-            (Way::Named(named), _) => Ok((aimed(Target::Unix(named.aim(slot)?), false), None)),
-            (Way::Shared(_), Address::Tcp(address)) => {
+            Way::Named(named) => Ok((aimed(Target::Unix(named.aim(slot)?), false), None)),
+            Way::Shared(_) => Ok((aimed(self.as_client()?, true), None)),
+        }
+    }
+
+    /// A connection as any client would make it.
+    pub(super) fn as_client(&self) -> io::Result<Target> {
+        match &self.listener.address {
+            Address::Tcp(address) => {
                 let to = SocketAddr::new(reachable(address.ip(), self.listener.options.v6only), address.port());
                 let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-                Ok((aimed(Target::Tcp(socket, to), true), None))
+                Ok(Target::Tcp(socket, to))
             }
-            (Way::Shared(_), Address::Unix(path)) => {
-                Ok((aimed(Target::Unix(std::os::unix::net::SocketAddr::from_pathname(path)?), true), None))
-            }
-            (Way::Shared(_), Address::Abstract(name)) => {
+            Address::Unix(path) => Ok(Target::Unix(std::os::unix::net::SocketAddr::from_pathname(path)?)),
+            Address::Abstract(name) => {
                 use std::os::linux::net::SocketAddrExt;
-                let to = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-                Ok((aimed(Target::Unix(to), true), None))
+                Ok(Target::Unix(std::os::unix::net::SocketAddr::from_abstract_name(name)?))
             }
-            (Way::Shared(_), Address::Udp(_)) => Err(io::Error::other("datagrams are not answered by connecting")),
+            Address::Udp(_) => Err(io::Error::other("datagrams are not answered by connecting")),
         }
     }
 

@@ -17,6 +17,7 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 
+use super::message::message;
 use super::tls::{self, TlsStream, Trust};
 use super::wire::Wire;
 use crate::url::{Scheme, Url};
@@ -45,8 +46,7 @@ pub struct Question<'a> {
 pub struct Answer {
     /// The status code, whatever it means.
     pub status: u16,
-    /// The first line of the body that is not empty, for messages: at most 200 characters, without
-    /// control characters.
+    /// What the body says, for messages: at most 200 characters, without control characters.
     pub body: String,
 }
 
@@ -140,9 +140,8 @@ const LINE_MAX: usize = 4 * 1024;
 /// How much of a body is taken off a server that wants to finish its sentence before it is hung up
 /// on.
 const BODY_MAX: usize = 64 * 1024;
-/// How much of a body is looked at for [`Answer::body`], in bytes and in characters.
-const EXCERPT_BYTES: usize = 1024;
-const EXCERPT_CHARS: usize = 200;
+/// How much of a body is looked at for [`Answer::body`].
+const EXCERPT: usize = 16 * 1024;
 
 /// Asks, and hangs up.
 ///
@@ -172,7 +171,7 @@ pub fn get(question: Question<'_>) -> Result<Answer, HttpError> {
     let agent = Agent::with_parts(settings(), Given(Mutex::new(Some(exchange))), Nowhere);
     let answer = agent.get(uri).header("connection", "close").call().map_err(why)?;
     let status = answer.status().as_u16();
-    Ok(Answer { status, body: excerpt(&beginning(answer.into_body().into_reader())) })
+    Ok(Answer { status, body: message(&beginning(answer.into_body().into_reader())) })
 }
 
 fn uri(url: &Url) -> Result<Uri, HttpError> {
@@ -219,16 +218,9 @@ fn beginning(mut body: impl Read) -> Vec<u8> {
     while taken < BODY_MAX {
         let Ok(amount @ 1..) = body.read(&mut piece) else { break };
         taken += amount;
-        kept.extend_from_slice(&piece[..amount.min(EXCERPT_BYTES.saturating_sub(kept.len()))]);
+        kept.extend_from_slice(&piece[..amount.min(EXCERPT.saturating_sub(kept.len()))]);
     }
     kept
-}
-
-fn excerpt(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    line.chars().map(|c| if c == '\t' { ' ' } else { shown(c) }).take(EXCERPT_CHARS).collect()
 }
 
 /// ureq's error in our words.

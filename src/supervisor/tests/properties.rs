@@ -180,7 +180,7 @@ impl System {
     }
 
     fn something_happens(&mut self) {
-        match self.below(15) {
+        match self.below(17) {
             0..=2 => {
                 let ticket = self.ticket();
                 let until = if self.below(3) == 0 { Until::Drained } else { Until::Serving };
@@ -217,7 +217,25 @@ impl System {
                 }
             }
             12 => drop(self.is_left()),
+            13..=14 => {
+                if let Some(generation) = self.living(|_| true) {
+                    let event = self.does_not_do_well(Generation(generation));
+                    self.happens(event);
+                }
+            }
             _ => self.time_passes(),
+        }
+    }
+
+    /// What a generation in any seat may say or show.
+    fn does_not_do_well(&mut self, generation: Generation) -> Event {
+        let sign = if self.below(2) == 0 { Sign::Answers } else { Sign::Watchdog };
+        match self.below(7) {
+            0..=1 => Event::Stuck { generation, sign, why: "no answer".to_owned() },
+            2..=3 => Event::Recovered { generation, sign },
+            4 => Event::Leaving { generation },
+            5 => Event::Unready { generation },
+            _ => Event::ReadyAgain { generation },
         }
     }
 
@@ -290,7 +308,12 @@ fn whatever_happens_the_promises_hold() {
             continue;
         }
         assert_eq!(system.stops, 0, "seed {seed}: a stop that never ends");
-        assert!(system.story.supervisor.serving.is_some(), "seed {seed}: nobody serves although everybody could");
+        let serving = system.story.supervisor.serving.as_ref();
+        assert!(serving.is_some(), "seed {seed}: nobody serves although everybody could");
+        assert!(
+            serving.is_some_and(|serving| serving.condition.why().is_none()),
+            "seed {seed}: one that does not do well was not replaced"
+        );
         assert!(system.open_tickets.is_empty(), "seed {seed}: no verdict for {:?}", system.open_tickets);
         assert!(system.story.supervisor.draining.is_empty(), "seed {seed}: drained for ever");
     }

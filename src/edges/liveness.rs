@@ -1,0 +1,64 @@
+//! Whether the serving generation is alive, by asking it again and again and by its watchdog.
+//!
+//! Tells when it is stuck and when it is not any more; what follows from that is decided elsewhere.
+
+use tokio::time::{Instant, sleep_until};
+
+use super::Edges;
+use super::errands::Purpose;
+use super::notice::{Owner, tell};
+use super::probe::Inquiry;
+use super::task::Task;
+use super::watchdog::Watchdog;
+use crate::config::Live;
+use crate::supervisor::{Event, Generation, Sign};
+
+impl Edges {
+    /// New connections go to this generation: it is watched from now on, and no other one is.
+    pub(super) fn watch_over(&mut self, generation: Generation) {
+        self.watch_over_nobody();
+        self.front = Some(generation);
+        let Some(child) = self.children.get_mut(&generation) else { return };
+        let live = self.config.live.clone();
+        child.live = live.map(|live| Task::start(ask_again_and_again(live, generation, self.owner.clone())));
+        let time = self.config.watchdog.map(|time| child.watchdog_time.unwrap_or(time));
+        child.watchdog = time.map(|time| Watchdog::arm(generation, time, self.owner.clone()));
+    }
+
+    pub(super) fn watch_over_nobody(&mut self) {
+        for child in self.children.values_mut() {
+            (child.live, child.watchdog) = (None, None);
+        }
+    }
+}
+
+/// It is asked as any client asks, so the answer is its own as long as new connections go to it.
+async fn ask_again_and_again(live: Live, generation: Generation, owner: Owner) {
+    let Live { spec, interval, timeout, failures } = live;
+    let (sign, mut failed) = (Sign::Answers, 0);
+    let inquiry = Inquiry { spec, limit: timeout, purpose: Purpose::Liveness(generation), owner };
+    let mut begun = Instant::now();
+    loop {
+        // It has just shown that it is ready.
+        sleep_until(begun + interval).await;
+        begun = Instant::now();
+        let (answer, remains) = inquiry.put().await;
+        match answer {
+            Ok(_) => {
+                if failed >= failures {
+                    tell(&inquiry.owner, Event::Recovered { generation, sign });
+                }
+                failed = 0;
+            }
+            Err(why) => {
+                failed += 1;
+                if failed == failures {
+                    let times = if failures == 1 { String::new() } else { format!(", {failures} times in a row") };
+                    let why = format!("{}: {why}{times}", inquiry.spec);
+                    tell(&inquiry.owner, Event::Stuck { generation, sign, why });
+                }
+            }
+        }
+        remains.gone().await;
+    }
+}
