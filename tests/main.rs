@@ -10,6 +10,7 @@
 mod admin;
 mod capture;
 mod capture_hostile;
+mod checks;
 mod control_groups;
 mod dashboard;
 mod dialects;
@@ -25,6 +26,7 @@ mod inherited;
 mod last_words;
 mod life;
 mod listeners;
+mod liveness;
 #[path = "../src/rehearse/load.rs"]
 #[expect(dead_code, reason = "the tests need less of it than `zdr rehearse`")]
 mod load;
