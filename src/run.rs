@@ -90,13 +90,15 @@ impl From<io::Error> for RunError {
 }
 
 /// Runs a supervisor to its end and answers with its exit code.
-pub fn run(config: Config) -> Result<u8, RunError> {
+pub fn run(mut config: Config) -> Result<u8, RunError> {
     keep_little();
     let inherited = config.inherit.then(inherited).transpose()?;
     let asked = &config.process;
     let identity = Identity::look_up(asked.user.as_deref(), asked.group.as_deref())?;
     limits::check(&asked.limits)?;
     environment_files::read(&asked.environment_files)?;
+    // Where one was asked for, it comes later and wins.
+    config.process.limits.splice(0..0, limits::open_more_files());
     signals::block()?;
     reaper::adopt_orphans()?;
     let path = config.admin.clone().unwrap_or_else(|| {

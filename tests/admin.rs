@@ -158,14 +158,16 @@ fn whoever_follows_the_story_gets_it_as_events() {
     assert_eq!(zdr.reload().code, 0);
     let mut seen: Vec<String> = Vec::new();
     while seen.last().is_none_or(|event| event != "verdict") {
-        let name = lines.find(|line| line.starts_with("event: ")).unwrap();
+        let number = seen.len() + 1;
+        assert!(lines.any(|line| line == format!("id: {number}")), "{seen:?}");
+        let name = lines.next().unwrap();
         let data: Value = serde_json::from_str(lines.next().unwrap().strip_prefix("data: ").unwrap()).unwrap();
         assert_eq!(name, format!("event: {}", data["event"].as_str().unwrap()));
-        assert!(data["time"].is_string() && data["message"].is_string(), "{data}");
+        assert!(data["time"].is_string() && data["message"].is_string() && data["id"] == number, "{data}");
         seen.push(data["event"].as_str().unwrap().to_owned());
     }
     seen.retain(|event| event != "not_ready");
-    assert_eq!(seen, ["spawned", "serving", "verdict"]);
+    assert_eq!(seen, ["spawned", "serving", "spawned", "serving", "verdict"]);
 }
 
 #[test]

@@ -45,6 +45,7 @@ mod rows;
 mod servers;
 mod start;
 mod start_errors;
+mod streams;
 mod trial;
 mod udp;
 mod unix;

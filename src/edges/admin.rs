@@ -3,40 +3,60 @@
 //! Holds no state of the supervisor: every answer is asked of the owner when somebody looks.
 
 mod address;
+mod answers;
 mod dashboard;
 mod health;
+mod query;
 mod report;
+mod reporter;
 mod routes;
 mod story;
+mod streams;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use address::{AdminAddress, AdminError, HealthAddress};
 pub use health::HealthPaths;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{oneshot, watch};
 
+use self::reporter::Reporter;
 use self::routes::Routes;
-pub use self::story::Line;
+use self::story::Story;
+use self::streams::Streams;
 use super::checks::Checks;
+use super::figures::Figures;
 use super::http_server::{Limits, serve};
+use super::limits::open_files;
 use super::notice::Owner;
 use super::task::Task;
 use crate::config::Check;
 use crate::supervisor::{News, Ticket, Verdict};
 
-/// How many lines of the story a slow reader may be behind.
-const STORY: usize = 256;
+/// The most connections of each door.
+const CONNECTIONS: usize = 256;
+
+/// The most readers of streams, besides.
+const READERS: usize = 4096;
+
+/// Files that are kept for everything else: listeners, generations, probes.
+const OTHER_FILES: usize = 256;
+
+/// How many readers each of so many doors may have, if nothing else is to lack files for them.
+fn readers(doors: usize) -> usize {
+    let left = open_files().saturating_sub(OTHER_FILES + doors * CONNECTIONS) / doors;
+    left.clamp(READERS / 64, READERS)
+}
 
 /// The servers, and who waits for what.
 #[derive(Debug)]
 pub struct Admin {
     address: AdminAddress,
-    story: broadcast::Sender<Line>,
-    told: u64,
+    story: Arc<watch::Sender<Story>>,
     waiting: HashMap<Ticket, oneshot::Sender<Verdict>>,
     newest: Ticket,
-    _servers: Vec<Task>,
+    _tasks: Vec<Task>,
 }
 
 impl Admin {
@@ -48,19 +68,26 @@ impl Admin {
         checks: Vec<Check>,
         owner: &Owner,
     ) -> std::io::Result<Self> {
-        let (story, _) = broadcast::channel(STORY);
+        let story = Arc::new(watch::Sender::new(Story::default()));
+        let (reporter, counting) = Reporter::start(Figures::of);
+        let (streams, joins) = Streams::new();
         let (name, checks) = (address.name().to_owned(), Checks::start(checks, owner));
-        let routes = Routes { owner: owner.clone(), story: story.clone(), paths, name, checks };
+        let owner = owner.clone();
+        let routes = Routes { owner, story: Arc::clone(&story), reporter, streams, paths, name, checks };
         let uid = nix::unistd::geteuid().as_raw();
-        let limits = Limits { connections: 256, head_time: Duration::from_secs(5), ..Limits::default() };
+        let live = readers(health.len() + 1);
+        let limits = Limits { connections: CONNECTIONS, live, head_time: Duration::from_secs(5), ..Limits::default() };
         let admin = routes.clone();
-        let mut servers =
-            vec![Task::start(serve(address.door()?, limits, Some(uid), move |asked| admin.clone().admin(asked)))];
+        let mut tasks = vec![
+            counting,
+            joins.serve(routes.clone()),
+            Task::start(serve(address.door()?, limits, Some(uid), move |asked| admin.clone().admin(asked))),
+        ];
         for door in health {
             let routes = routes.clone();
-            servers.push(Task::start(serve(door.door()?, limits, None, move |asked| routes.clone().health(asked))));
+            tasks.push(Task::start(serve(door.door()?, limits, None, move |asked| routes.clone().health(asked))));
         }
-        Ok(Self { address, story, told: 0, waiting: HashMap::new(), newest: Ticket(0), _servers: servers })
+        Ok(Self { address, story, waiting: HashMap::new(), newest: Ticket(0), _tasks: tasks })
     }
 
     /// Where the admin socket is.
@@ -82,11 +109,8 @@ impl Admin {
         }
     }
 
-    /// Tells everybody who follows the story.
+    /// Tells everybody who follows the story, and who comes later.
     pub fn tell(&mut self, news: &News, at: SystemTime) {
-        self.told += 1;
-        if self.story.receiver_count() > 0 {
-            let _ = self.story.send(Line::new(self.told, news, at));
-        }
+        self.story.send_modify(|story| story.add(news, at));
     }
 }

@@ -1,19 +1,18 @@
 //! The figures that belong to a picture: the connections of every generation, and what the serving one uses.
 //!
-//! Made only when somebody looks, and on a thread of its own: ten thousand connections take milliseconds.
+//! Made only when somebody looks, and not by the event loop: ten thousand connections take milliseconds.
 
 use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
-use tokio::task::spawn_blocking;
 
-use super::connections::{Count, count};
+use super::connections::{Count, Doors, Holder, count};
 use super::notice::Picture;
 use crate::supervisor::{Generation, SeatName};
 
-/// What is counted.
+/// What was counted.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     counts: HashMap<Generation, Count>,
@@ -30,22 +29,34 @@ pub struct Usage {
     pub cpu: Duration,
 }
 
-impl Figures {
-    /// Counts what this picture shows.
-    pub async fn of(picture: &Picture) -> Self {
+/// What is to be counted.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    holders: Vec<Holder>,
+    doors: Doors,
+    serving: Option<Generation>,
+}
+
+impl Subject {
+    /// The generations that this picture shows.
+    pub fn of(picture: &Picture) -> Self {
         let (holders, doors) = (picture.holders.clone(), picture.doors.clone());
-        let serving = picture.seated(SeatName::Serving);
-        let counting = spawn_blocking(move || {
-            let roots: Vec<i32> = holders.iter().map(|holder| holder.root).collect();
-            let processes: Vec<Vec<i32>> = holders.iter().map(|holder| holder.processes(&roots)).collect();
-            let counts = count(&processes, &doors).unwrap_or_else(|_| vec![Count::default(); holders.len()]);
-            let its = holders.iter().position(|holder| Some(holder.generation) == serving);
-            Self {
-                usage: its.map(|at| Usage::of(&processes[at])).unwrap_or_default(),
-                counts: holders.iter().map(|holder| holder.generation).zip(counts).collect(),
-            }
-        });
-        counting.await.unwrap_or_default()
+        Self { holders, doors, serving: picture.seated(SeatName::Serving) }
+    }
+}
+
+impl Figures {
+    /// Counts, which may take its time.
+    pub fn of(subject: &Subject) -> Self {
+        let Subject { holders, doors, serving } = subject;
+        let roots: Vec<i32> = holders.iter().map(|holder| holder.root).collect();
+        let processes: Vec<Vec<i32>> = holders.iter().map(|holder| holder.processes(&roots)).collect();
+        let counts = count(&processes, doors).unwrap_or_else(|_| vec![Count::default(); holders.len()]);
+        let its = holders.iter().position(|holder| Some(holder.generation) == *serving);
+        Self {
+            usage: its.map(|at| Usage::of(&processes[at])).unwrap_or_default(),
+            counts: holders.iter().map(|holder| holder.generation).zip(counts).collect(),
+        }
     }
 
     /// Of one generation.

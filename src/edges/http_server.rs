@@ -1,34 +1,39 @@
 //! A small HTTP/1.1 server: one door (a Unix socket or a TCP address), a limited crowd of connections, one function that answers.
 //!
 //! It never decides what an answer says, never knows a route, never starts a thread, and never lets idle clients keep a working one out:
-//! when the crowd is full, whoever has waited longest without a whole request makes room.
+//! when the crowd is full, whoever has waited longest without a whole request makes room. Those who follow something live are no part
+//! of the crowd; they are counted by themselves.
 
 mod body;
 mod crowd;
+mod door;
+mod live;
 mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncWriteExt, copy, sink};
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use body::Outgoing;
 use crowd::{Crowd, InProgress, Seat};
-use socket::{Socket, Stream};
+pub use door::Door;
+use door::is_welcome;
+use live::{GoesOnWithout, Left};
+pub use live::{Live, Reader};
+use socket::Socket;
 
 /// How long to leave `accept` alone after it failed; without file descriptors it fails again at once, and for as long as it is asked.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -39,14 +44,6 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// The least `max_buf_size` hyper accepts; it panics below.
 const HYPER_LEAST_BUFFER: usize = 8 * 1024;
-
-/// Where clients come in.
-pub enum Door {
-    /// A Unix socket, whose peers have a uid.
-    Unix(UnixListener),
-    /// A TCP address, whose peers may be anybody.
-    Tcp(TcpListener),
-}
 
 /// What one door grants its clients.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +60,8 @@ pub struct Limits {
     pub answer_time: Duration,
     /// The most connections at a time.
     pub connections: usize,
+    /// The most that follow something live, besides.
+    pub live: usize,
 }
 
 impl Default for Limits {
@@ -74,6 +73,7 @@ impl Default for Limits {
             body_time: Duration::from_secs(5),
             answer_time: Duration::from_secs(10),
             connections: 128,
+            live: 128,
         }
     }
 }
@@ -87,6 +87,8 @@ pub struct Asked {
     pub path: String,
     /// What follows the question mark, as sent.
     pub query: Option<String>,
+    /// The headers.
+    pub headers: HeaderMap,
     /// The body, empty if there was none.
     pub body: Bytes,
 }
@@ -98,6 +100,8 @@ pub enum Body {
     Whole(Bytes),
     /// Piece by piece, until the sender is dropped. The receiver is dropped as soon as the client is gone.
     Stream(mpsc::Receiver<Bytes>),
+    /// For as long as the reader is there. The connection ends with it.
+    Live(Live),
 }
 
 /// What a client is told.
@@ -140,11 +144,18 @@ where
     Fut: Future<Output = Answer> + Send + 'static,
 {
     let mut crowd = Crowd::new(limits.connections);
+    let mut followers = JoinSet::new();
+    let (leave, mut leaving) = mpsc::unbounded_channel();
     loop {
-        // Both are cancel safe: what has not been returned is still in the kernel's queue or in the set of tasks.
+        // All are cancel safe: what has not been returned is still in the kernel's queue, in a channel or in a set of tasks.
         let accepted = tokio::select! {
             accepted = door.accept() => accepted,
             Some(()) = crowd.one_left() => continue,
+            Some(_) = followers.join_next() => continue,
+            Some((socket, left)) = leaving.recv() => {
+                follow(&mut followers, limits.live, socket, left);
+                continue;
+            }
         };
         let Ok((stream, uid)) = accepted else {
             sleep(ACCEPT_AGAIN).await;
@@ -157,7 +168,7 @@ where
             let words = "this socket answers only the user zdr runs as, and root";
             crowd.admit(seat, part(socket, Some((StatusCode::FORBIDDEN, words))));
         } else if has_room {
-            crowd.admit(Arc::clone(&seat), converse(socket, limits, seat, answer.clone()));
+            crowd.admit(Arc::clone(&seat), converse(socket, limits, seat, leave.clone(), answer.clone()));
         } else {
             let words = "every connection is busy";
             crowd.admit(seat, part(socket, Some((StatusCode::SERVICE_UNAVAILABLE, words))));
@@ -165,48 +176,30 @@ where
     }
 }
 
-impl Door {
-    /// The next client, and who it is if this door can tell.
-    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<Peer>)> {
-        match self {
-            Self::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                let peer = stream.peer_cred().map_or(Peer::Unknown, |peer| Peer::Uid(peer.uid()));
-                Ok((Box::new(stream), Some(peer)))
-            }
-            Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                // An event is worth its packet: without this, the second small write waits for the first one's acknowledgement.
-                // It fails only if the client is already gone, which the first read will tell.
-                let _ = stream.set_nodelay(true);
-                Ok((Box::new(stream), None))
-            }
-        }
+/// Lets somebody follow, in a task of its own. There may be a few more than `most`: those that are told there is no room.
+fn follow(followers: &mut JoinSet<()>, most: usize, socket: Socket, left: Left) {
+    const REFUSED: usize = 64;
+    if followers.len() < most {
+        followers.spawn(left.go_on(socket));
+    } else if followers.len() < most + REFUSED {
+        let words = "as many follow as may";
+        followers.spawn(part(socket, Some((StatusCode::SERVICE_UNAVAILABLE, words))));
     }
 }
 
-/// Who is at the other end of a Unix socket.
-enum Peer {
-    Uid(u32),
-    /// The kernel would not say, so it is nobody who was allowed.
-    Unknown,
-}
-
-fn is_welcome(peer: Option<Peer>, guests: Option<&[u32]>) -> bool {
-    match (peer, guests) {
-        (None, _) | (_, None) => true,
-        (Some(Peer::Uid(uid)), Some(guests)) => guests.contains(&uid),
-        (Some(Peer::Unknown), Some(_)) => false,
-    }
-}
-
-/// One connection, from its first byte to its last.
-async fn converse<F, Fut>(mut socket: Socket, limits: Limits, seat: Arc<Seat>, answer: F)
-where
+/// One connection, from its first byte to its last, or until it is handed on to those who follow.
+async fn converse<F, Fut>(
+    mut socket: Socket,
+    limits: Limits,
+    seat: Arc<Seat>,
+    leave: mpsc::UnboundedSender<(Socket, Left)>,
+    answer: F,
+) where
     F: Fn(Asked) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Answer> + Send + 'static,
 {
-    let service = service_fn(move |request| respond(request, limits, Arc::clone(&seat), answer.clone()));
+    let (going, mut left) = mpsc::unbounded_channel();
+    let service = service_fn(move |request| respond(request, limits, Arc::clone(&seat), going.clone(), answer.clone()));
     let outcome = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_time)
@@ -214,6 +207,11 @@ where
         .max_buf_size(limits.head_bytes.max(HYPER_LEAST_BUFFER))
         .serve_connection(TokioIo::new(&mut socket), service)
         .await;
+    if let Ok(left) = left.try_recv() {
+        // A server that has ended has no use for it.
+        let _ = leave.send((socket, left));
+        return;
+    }
     let last_words = outcome.err().filter(|_| socket.owes_an_answer()).and_then(|error| last_words(&error));
     part(socket, last_words).await;
 }
@@ -233,8 +231,9 @@ async fn respond<F, Fut>(
     request: Request<Incoming>,
     limits: Limits,
     seat: Arc<Seat>,
+    going: mpsc::UnboundedSender<Left>,
     answer: F,
-) -> Result<Response<Outgoing>, Infallible>
+) -> Result<Response<Outgoing>, GoesOnWithout>
 where
     F: Fn(Asked) -> Fut,
     Fut: Future<Output = Answer>,
@@ -244,12 +243,25 @@ where
         Ok(body) => body,
         Err(refusal) => return Ok(refused(refusal)),
     };
+    let all_is_written = seat.all_is_written();
     let in_progress = seat.request_received();
-    let method = if head.method == Method::HEAD { Method::GET } else { head.method };
+    let is_head = head.method == Method::HEAD;
+    let method = if is_head { Method::GET } else { head.method };
     let path = head.uri.path().to_owned();
     let query = head.uri.query().map(str::to_owned);
-    let answer = answer(Asked { method, path, query, body }).await;
-    Ok(response(answer, Some(in_progress)))
+    let Answer { status, headers, body } = answer(Asked { method, path, query, headers: head.headers, body }).await;
+    match body {
+        Body::Live(live) if !is_head && all_is_written => {
+            let _ = going.send(Left { status, headers, live });
+            Err(GoesOnWithout)
+        }
+        // hyper would take what it has not written yet with it.
+        Body::Live(_) if !is_head => {
+            let words = "what goes on for ever is not answered behind other requests; use a connection of its own";
+            Ok(refused(Answer::error(StatusCode::SERVICE_UNAVAILABLE, words)))
+        }
+        body => Ok(response(Answer { status, headers, body }, Some(in_progress))),
+    }
 }
 
 /// What is left of the body would be read as the next request, so there is none. hyper closes as well, but does not say so.
@@ -283,14 +295,20 @@ async fn part(mut socket: Socket, last_words: Option<(StatusCode, &'static str)>
 
 /// An answer for a connection that hyper does not, or no longer, speak for.
 fn on_the_wire(status: StatusCode, words: &'static str) -> Vec<u8> {
-    let answer = Answer::error(status, words);
+    let mut answer = Answer::error(status, words);
+    let Body::Whole(body) = answer.body else { return Vec::new() };
+    answer.headers.push((CONTENT_LENGTH, HeaderValue::from(body.len())));
+    let mut wire = wire_head(status, &answer.headers);
+    wire.extend(body);
+    wire
+}
+
+/// Its head. There will be no other answer on this connection.
+fn wire_head(status: StatusCode, headers: &[(HeaderName, HeaderValue)]) -> Vec<u8> {
     let mut wire = format!("HTTP/1.1 {status}\r\n").into_bytes();
-    for (name, value) in &answer.headers {
+    for (name, value) in headers {
         wire.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
-    if let Body::Whole(body) = &answer.body {
-        wire.extend(format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len()).bytes());
-        wire.extend(body);
-    }
+    wire.extend(b"connection: close\r\n\r\n");
     wire
 }

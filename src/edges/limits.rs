@@ -54,6 +54,23 @@ pub fn check(limits: &[Limit]) -> Result<(), LimitError> {
     Ok(())
 }
 
+/// Allows zdr itself as many open files as may be: each reader of a stream is one. Gives back the limit that was there
+/// before, for the children: a server may rely on low numbers (select(2)).
+pub fn open_more_files() -> Option<Limit> {
+    let (soft, hard) = getrlimit(resource::Resource::RLIMIT_NOFILE).ok()?;
+    setrlimit(resource::Resource::RLIMIT_NOFILE, hard.min(MOST_FILES).max(soft), hard).ok()?;
+    Some(Limit { resource: Resource::Nofile, soft, hard })
+}
+
+/// Enough for every reader that is let in, and for everything else.
+const MOST_FILES: u64 = 65_536;
+
+/// How many files may be open.
+pub fn open_files() -> usize {
+    let soft = getrlimit(resource::Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    usize::try_from(soft).unwrap_or(usize::MAX)
+}
+
 /// Not even root may have more open files than the system allows a process (`fs.nr_open`, proc_sys_fs(5)).
 fn refused(limit: Limit, hard: u64) -> LimitError {
     let most = fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());

@@ -70,6 +70,8 @@ impl HttpBody for Outgoing {
             Body::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Body::Stream(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+            // Only its head is asked for.
+            Body::Live(_) => Poll::Ready(None),
         }
     }
 
@@ -80,7 +82,7 @@ impl HttpBody for Outgoing {
     fn size_hint(&self) -> SizeHint {
         match &self.rest {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Body::Stream(_) => SizeHint::default(),
+            Body::Stream(_) | Body::Live(_) => SizeHint::default(),
         }
     }
 }

@@ -99,6 +99,11 @@ impl Seat {
         }
     }
 
+    /// No earlier answer is still on its way.
+    pub(super) fn all_is_written(&self) -> bool {
+        self.state.load(Ordering::Relaxed) != ANSWERED
+    }
+
     fn wait(&self) {
         self.state.store(self.turns.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
     }

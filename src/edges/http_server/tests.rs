@@ -1,13 +1,16 @@
 //! The server on real sockets: addresses the kernel chose, and clients that behave in every way but well.
 
 use std::future::ready;
+use std::io;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
 use super::*;
+
+mod live;
 
 const SOON: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -356,9 +359,4 @@ async fn a_unix_door_opens_for_its_guests_only() {
     assert_eq!(at_a_unix_door(Some(vec![own])).await.status, 200);
     let refused = at_a_unix_door(Some(vec![own + 1])).await;
     assert_eq!((refused.status, refused.body.contains("{\"error\":")), (403, true), "{refused:?}");
-}
-
-#[test]
-fn a_peer_the_kernel_does_not_name_is_no_guest() {
-    assert!(!is_welcome(Some(Peer::Unknown), Some(&[0])));
 }
