@@ -2,46 +2,71 @@
 //!
 //! `tests/dashboard/install` brings the browser; without it these tests fail.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{LazyLock, Mutex};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::admin::health_address;
-use crate::harness::{Setup, Zdr, free_port, get, sample, wait_for};
+use crate::harness::{DEADLINE, Setup, Zdr, free_port, get, sample, wait_for};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The release that a hurried colleague made.
 const BROKEN: [&str; 3] = ["sh", "-c", "echo 'KeyError: <b id=markup>DATABASE_URL</b>' >&2; echo 'bye' >&2; exit 7"];
 
-/// A browser with one page open.
-struct Page {
-    browser: Child,
-    orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
-    _profile: tempfile::TempDir,
+/// One browser for all of these tests. It ends when nobody can order anything any more, which is at the end of this process.
+struct Browser {
+    orders: Mutex<ChildStdin>,
+    /// Who waits for an answer, by the number of the page.
+    waiting: Mutex<HashMap<u64, Sender<Value>>>,
+    opened: AtomicU64,
 }
+
+impl Browser {
+    fn shared() -> &'static Self {
+        static ONE: LazyLock<Browser> = LazyLock::new(|| {
+            let modules = format!("{ROOT}/target/dashboard");
+            assert!(Path::new(&modules).join("node_modules").exists(), "run tests/dashboard/install first");
+            let mut browser = Command::new("node")
+                .arg(format!("{ROOT}/tests/dashboard/browser.mjs"))
+                .arg(modules)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("node is there");
+            let answers = BufReader::new(browser.stdout.take().unwrap());
+            std::thread::spawn(|| Browser::shared().hand_out(answers));
+            let orders = Mutex::new(browser.stdin.take().unwrap());
+            Browser { orders, waiting: Mutex::default(), opened: AtomicU64::new(0) }
+        });
+        &ONE
+    }
+
+    fn hand_out(&self, answers: impl BufRead) {
+        for line in answers.lines().map_while(Result::ok) {
+            let answer: Value = serde_json::from_str(&line).unwrap_or_default();
+            let waiting = answer["page"].as_u64().and_then(|page| self.waiting.lock().unwrap().remove(&page));
+            waiting.map(|waiting| waiting.send(answer));
+        }
+        // Nobody waits for a browser that has ended.
+        self.waiting.lock().unwrap().clear();
+    }
+}
+
+/// A page that is open in the browser.
+struct Page(u64);
 
 impl Page {
     fn open(address: SocketAddr) -> Self {
-        let profile = tempfile::tempdir().unwrap();
-        let modules = format!("{ROOT}/target/dashboard");
-        assert!(Path::new(&modules).join("node_modules").exists(), "run tests/dashboard/install first");
-        let mut browser = Command::new("node")
-            .arg(format!("{ROOT}/tests/dashboard/browser.mjs"))
-            .arg(modules)
-            .arg(profile.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("node is there");
-        let answers = BufReader::new(browser.stdout.take().unwrap());
-        let orders = browser.stdin.take();
-        let mut page = Self { browser, orders, answers, _profile: profile };
+        let mut page = Self(Browser::shared().opened.fetch_add(1, Ordering::Relaxed));
         page.order(&json!({ "order": "open", "url": format!("http://{address}/") }));
         page.wait("the page is live", "link === 'live' && document.title.includes(':')");
         page
@@ -50,12 +75,19 @@ impl Page {
     /// Gives an order to the browser, and has its answer.
     #[track_caller]
     fn order(&mut self, order: &Value) -> Value {
-        writeln!(self.orders.as_mut().unwrap(), "{order}").expect("the browser lives");
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        let answer: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {order}: `{line}`"));
+        let answer = self.try_order(order).expect("the browser answers");
         assert!(answer.get("error").is_none(), "{order}: {}", answer["error"].as_str().unwrap_or_default());
         answer["value"].clone()
+    }
+
+    fn try_order(&self, order: &Value) -> Option<Value> {
+        let browser = Browser::shared();
+        let (reply, answer) = channel();
+        browser.waiting.lock().ok()?.insert(self.0, reply);
+        let mut order = order.clone();
+        order["page"] = self.0.into();
+        writeln!(browser.orders.lock().ok()?, "{order}").ok()?;
+        answer.recv_timeout(DEADLINE * 2).ok()
     }
 
     #[track_caller]
@@ -105,9 +137,8 @@ impl Page {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // It closes the browser and ends when nobody can order anything any more.
-        drop(self.orders.take());
-        let _ = self.browser.wait();
+        // Where the browser has ended, the page is closed.
+        let _ = self.try_order(&json!({ "order": "close" }));
     }
 }
 
@@ -405,7 +436,7 @@ fn it_works_below_the_prefix_of_a_proxy() {
     let (zdr, address) = started(&[]);
     let mut page = Page::open(address);
     let proxy = proxy(address);
-    page.order(&json!({ "order": "open", "url": format!("http://{proxy}/ops/zdr/") }));
+    page.order(&json!({ "order": "go", "url": format!("http://{proxy}/ops/zdr/") }));
     page.shows("#now", "Generation 1 serves");
     page.wait("what comes now is news", "fresh()");
     assert_eq!(zdr.reload().code, 0);
