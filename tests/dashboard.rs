@@ -246,22 +246,36 @@ fn a_broken_release_and_then_a_good_one_can_be_told_from_the_page_alone() {
     assert_eq!(zdr.reload_to(&BROKEN).code, 3);
     page.shows("#trouble", "generation 2 exited with code 7 before it was ready; generation 1 serves on");
     page.shows("#announce", "generation 2 exited with code 7");
+    page.shows("#trouble pre", "KeyError: <b id=markup>DATABASE_URL</b>\nbye");
     page.shows("#health", "degraded");
     page.shows("#checks li:first-child", "last_reload");
-    page.shows("#story li:first-child", "failed");
-    page.shows("#story li:first-child", "it exited");
+    page.shows("#story > li:first-child", "failed");
+    page.shows("#story > li:first-child", "it exited");
     assert_eq!(page.evaluate("document.title"), "! shop: serving, degraded");
     assert_eq!(zdr.reload_to(&sample(&[])).code, 0);
-    page.shows("#story li:first-child", "Generation 3");
-    page.shows("#story li:first-child", "serves");
+    page.shows("#story > li:first-child", "Generation 3");
+    page.shows("#story > li:first-child", "serves");
     page.shows("#announce", "generation 3 serves");
     page.shows("#who", "Generation 3 serves");
     page.shows("#health", "healthy");
     page.wait("no trouble is left", "document.querySelector('#trouble').hidden");
-    assert!(
-        page.text("#story").contains("generation 2 exited with code 7 before it was ready; generation 1 serves on")
-    );
-    page.is_well(address);
+    let told = |page: &mut Page| {
+        page.shows("#story", "Generation 1");
+        let story = page.text("#story");
+        assert!(
+            story.contains("generation 2 exited with code 7 before it was ready; generation 1 serves on"),
+            "{story}"
+        );
+        assert!(story.contains("KeyError: <b id=markup>DATABASE_URL</b>\nbye"), "{story}");
+        assert_eq!(page.evaluate("document.querySelector('#markup')"), Value::Null);
+        page.is_well(address);
+    };
+    told(&mut page);
+    // Whoever comes later is told the same, from the first start on.
+    let mut later = Page::open(address);
+    told(&mut later);
+    later.shows("#story > li:last-child", "first start");
+    later.is_well(address);
 }
 
 #[test]
@@ -290,7 +304,7 @@ fn a_reload_is_seen_as_it_happens() {
     let mut reload = zdr.client_in_background(&["reload"]);
     page.shows("[aria-labelledby=starting] li", "Generation 2");
     page.shows("#now", "Reloading");
-    page.shows("#story li:first-child", "generation 2 is not ready yet");
+    page.shows("#story > li:first-child", "generation 2 is not ready yet");
     std::fs::write(&gate, "open").unwrap();
     page.shows("[aria-labelledby=serving] li", "Generation 2");
     assert!(reload.wait().unwrap().success());
