@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 
 use crate::admin::health_address;
 use crate::harness::{DEADLINE, Setup, Zdr, free_port, get, sample, wait_for};
+use crate::python::server;
+use crate::readiness::SAYS_READY;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -335,6 +337,35 @@ fn a_failing_check_comes_first() {
     page.shows("#checks li:first-child", "critical");
     page.shows("[aria-labelledby=serving]", "nobody: connections wait");
     page.is_well(address);
+}
+
+#[test]
+fn a_check_that_fails_and_recovers_is_seen_doing_so() {
+    let trouble = tempfile::NamedTempFile::new().unwrap();
+    let path = trouble.path().display();
+    let check = format!("stock=exec:cat {path}; test ! -s {path},interval=100ms");
+    let (_zdr, address) = started(&[("--check", &check)]);
+    let mut page = Page::open(address);
+    page.shows("#checks", "stock");
+    page.wait("what comes now is news", "fresh()");
+    std::fs::write(&trouble, "nothing <i>left</i>").unwrap();
+    page.shows("#checks li:first-child", "stock");
+    page.shows("#checks li:first-child", "nothing <i>left</i>");
+    page.shows("#story > li:first-child", "check stock is");
+    page.wait("it is not well", "document.title.startsWith('! ') || document.title.startsWith('✗ ')");
+    std::fs::write(&trouble, "").unwrap();
+    page.wait("it is well", "document.title.startsWith('✓ ')");
+    page.shows("#story > li:first-child", "check stock is healthy");
+    page.is_well(address);
+}
+
+#[test]
+fn what_a_server_says_of_itself_is_shown_in_its_seat() {
+    let body = "say(b'STATUS=7 of 9 <b>shelves</b>\\nREADY=1')\nserve(listener(), lambda path: 'up')";
+    let server = server(&format!("{SAYS_READY}{body}"));
+    let zdr = Setup::of(&server).option("--health", "127.0.0.1:0").start();
+    let mut page = Page::open(health_address(&zdr));
+    page.shows("[aria-labelledby=serving] .said", "7 of 9 <b>shelves</b>");
 }
 
 #[test]

@@ -40,7 +40,8 @@ fn every_stream_listener_must_be_accepted_on() {
     refused(&zdr, &only_the_first, "it accepts no connection on `api`");
 }
 
-const SAYS_READY: &str = "
+/// `say(text)`, in the words of sd_notify.
+pub const SAYS_READY: &str = "
 def say(text, fds=()):
     s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     s.sendto(text, os.environ['NOTIFY_SOCKET'])
