@@ -1,7 +1,8 @@
 //! The command line: every command and option, and what they are turned into.
 //!
-//! Only here and in `commands.rs` is clap named.
+//! Only here, in `cli/` and in `commands.rs` is clap named.
 
+mod asking;
 mod settings;
 mod values;
 
@@ -13,6 +14,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub use asking::{EventsArgs, HealthArgs, ListArgs, ReloadArgs, StatusArgs, UntilArgs, WaitArgs, WaitFor, Which};
 pub use settings::Surroundings;
 
 use crate::config::{self, Check, EnvironmentFile, Limit, Ready, Statuses};
@@ -40,6 +42,8 @@ pub enum Command {
     Stop(WaitArgs),
     /// Show generations, listeners, connections and the last verdict.
     Status(StatusArgs),
+    /// Say whether it is well, by exit code 0 or 1, as a container's health check.
+    Health(HealthArgs),
     /// Wait until a generation serves, and first until there is a supervisor.
     Wait(UntilArgs),
     /// Follow what happens.
@@ -219,102 +223,6 @@ pub enum LogFormat {
     Json,
     /// Entries of the systemd journal, with fields.
     Journal,
-}
-
-/// Which supervisor.
-#[derive(Clone, Debug, Args)]
-pub struct Which {
-    /// The supervisor with this name.
-    #[arg(long, value_name = "NAME", value_parser = values::name)]
-    pub(crate) name: Option<String>,
-    /// The supervisor with this admin socket; without it and --name, the only one running here.
-    #[arg(long, value_name = "PATH", env = "ZDR_ADMIN")]
-    pub(crate) admin: Option<PathBuf>,
-}
-
-/// `zdr reload`.
-#[derive(Debug, Args)]
-pub struct ReloadArgs {
-    #[command(flatten)]
-    pub(crate) which: Which,
-    /// Ask and leave; the verdict is in `zdr status`.
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// What to wait for: until the new generation serves, or until the old one is gone as well.
-    #[arg(long, value_name = "UNTIL", value_enum, default_value = "serving", conflicts_with = "no_wait")]
-    pub(crate) wait: WaitFor,
-    /// How long to wait for the verdict; the reload goes on.
-    #[arg(long, value_name = "D", value_parser = config::duration)]
-    pub(crate) timeout: Option<Duration>,
-    /// Print what happens as JSON lines.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// A new command; without it, the one that is there.
-    #[arg(last = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<String>,
-}
-
-/// What to wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum WaitFor {
-    /// The new generation serves.
-    Serving,
-    /// The old one is gone as well.
-    Drained,
-}
-
-/// `zdr wait`.
-#[derive(Debug, Args)]
-pub struct UntilArgs {
-    #[command(flatten)]
-    pub(crate) which: Which,
-    /// How long to wait.
-    #[arg(long, value_name = "D", value_parser = config::duration, default_value = "60s")]
-    pub(crate) timeout: Duration,
-}
-
-/// Commands that only wait.
-#[derive(Debug, Args)]
-pub struct WaitArgs {
-    #[command(flatten)]
-    pub(crate) which: Which,
-    /// How long to wait.
-    #[arg(long, value_name = "D", value_parser = config::duration)]
-    pub(crate) timeout: Option<Duration>,
-    /// Print what happens as JSON lines.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// `zdr status`.
-#[derive(Debug, Args)]
-pub struct StatusArgs {
-    #[command(flatten)]
-    pub(crate) which: Which,
-    /// Print the whole picture as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Show it again whenever something happens.
-    #[arg(long)]
-    pub(crate) watch: bool,
-}
-
-/// `zdr events`.
-#[derive(Debug, Args)]
-pub struct EventsArgs {
-    #[command(flatten)]
-    pub(crate) which: Which,
-    /// Print JSON lines.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// `zdr list`.
-#[derive(Debug, Args)]
-pub struct ListArgs {
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// `zdr rehearse`.

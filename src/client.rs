@@ -2,35 +2,16 @@
 //!
 //! Decides nothing about servers; the verdict and its exit code come from the supervisor.
 
+mod canvas;
 mod connection;
+mod error;
 mod show;
+mod time;
+mod watch;
 
-#[expect(clippy::disallowed_methods, reason = "a client has its own time limits, and no part in the rules' clock")]
-mod patience {
-    use std::time::{Duration, Instant};
-
-    /// A time limit of the user's.
-    #[derive(Clone, Copy, Debug)]
-    pub(super) struct Patience(Option<Instant>);
-
-    impl Patience {
-        pub(super) fn of(limit: Option<Duration>) -> Self {
-            Self(limit.map(|limit| Instant::now() + limit))
-        }
-
-        /// What is left; None without a limit, zero when it has passed.
-        pub(super) fn left(self) -> Option<Duration> {
-            self.0.map(|end| end.saturating_duration_since(Instant::now()))
-        }
-
-        pub(super) fn is_over(self) -> bool {
-            self.left() == Some(Duration::ZERO)
-        }
-    }
-}
-
+use std::collections::VecDeque;
 use std::fs;
-use std::io::{IsTerminal, Write, stdout};
+use std::io::{self, IsTerminal, Stdout, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::thread::park_timeout;
 use std::time::Duration;
@@ -38,10 +19,11 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
-use self::connection::{ClientError, Connection};
-use self::patience::Patience;
-use self::show::{Progress, one_line, status_text};
-use crate::cli::{EventsArgs, ListArgs, ReloadArgs, StatusArgs, UntilArgs, WaitArgs, WaitFor, Which};
+use self::connection::{Connection, Next};
+use self::error::ClientError;
+use self::show::{Progress, Screen, Story, lines, list_text, status_text};
+use self::time::{Patience, Stopwatch};
+use crate::cli::{EventsArgs, HealthArgs, ListArgs, ReloadArgs, StatusArgs, UntilArgs, WaitArgs, WaitFor, Which};
 use crate::runtime_directory::{admin_socket, directory, name_of};
 
 /// What a client command ends with: an exit code, or a sentence and an exit code.
@@ -79,20 +61,40 @@ fn order(which: &Which, path: &str, body: &str, timeout: Option<Duration>, as_js
     let patience = Patience::of(timeout);
     let mut connection = Connection::open(&find(which)?)?;
     connection.ask("POST", path, body, patience)?;
-    let mut progress = Progress::new(as_json);
-    while let Some(line) = connection.next_line(patience)? {
-        let Ok(told) = serde_json::from_str::<Value>(&line) else { continue };
-        progress.show(&line, &told);
-        if told["accepted"] == true {
-            return Ok(0);
-        }
-        if told["event"] == "verdict" {
-            return verdict(&told, as_json);
-        }
+    let mut progress = Progress::new(stdout(), (!as_json).then(Screen::of_stdout));
+    let told = follow(&mut connection, &mut progress, patience);
+    progress.end();
+    match told? {
+        Some(told) if told["accepted"] == true => Ok(0),
+        Some(told) => verdict(&told, as_json),
+        None if path == "/v1/stop" => Ok(0),
+        None => Err(ClientError::Ended),
     }
-    match path {
-        "/v1/stop" => Ok(0),
-        _ => Err(ClientError::Ended),
+}
+
+/// Shows what happens until the last word.
+fn follow(
+    connection: &mut Connection,
+    progress: &mut Progress<Stdout>,
+    patience: Patience,
+) -> Result<Option<Value>, ClientError> {
+    let begun = Stopwatch::start();
+    loop {
+        let limit = [patience.left(), progress.pace()].into_iter().flatten().min();
+        match connection.next(limit, None)? {
+            Next::End => return Ok(None),
+            Next::Line(line) => {
+                let Ok(told) = serde_json::from_str::<Value>(&line) else { continue };
+                progress.show(&line, &told, begun.elapsed());
+                if told["accepted"] == true || told["event"] == "verdict" {
+                    return Ok(Some(told));
+                }
+            }
+            Next::Late | Next::Interrupted => progress.tick(begun.elapsed()),
+        }
+        if patience.is_over() {
+            return Err(ClientError::TimedOut);
+        }
     }
 }
 
@@ -102,7 +104,7 @@ fn verdict(told: &Value, as_json: bool) -> Outcome {
     match code {
         0 => Ok(0),
         _ if as_json => Ok(code),
-        _ => Err(ClientError::Verdict { code, reason }),
+        _ => Err(ClientError::Verdict { code, reason, output: lines(&told["output"]) }),
     }
 }
 
@@ -124,33 +126,97 @@ pub fn wait(args: &UntilArgs) -> Outcome {
 
 /// `zdr status`.
 pub fn status(args: &StatusArgs) -> Outcome {
-    const REDRAW: Duration = Duration::from_secs(1);
     let path = find(&args.which)?;
-    loop {
-        let status = status_of(&path)?;
-        let text = if args.json { format!("{status}\n") } else { status_text(&status) };
-        let clear = if args.watch && !args.json { "\x1b[H\x1b[2J" } else { "" };
-        let written = write!(stdout(), "{clear}{text}").and_then(|()| stdout().flush());
-        if !args.watch || written.is_err() {
+    if args.watch {
+        return watch::watch(&path, args.json);
+    }
+    let status = status_of(&path)?;
+    let text = if args.json { format!("{status}\n") } else { status_text(&status, Screen::of_stdout()) };
+    // A reader that has gone, as in `zdr status | head -1`, has seen enough.
+    let _ = stdout().write_all(text.as_bytes());
+    Ok(0)
+}
+
+/// `zdr health`. Docker reserves every code but 0 and 1, so that whatever keeps it from an answer ends with 1 as well.
+pub fn health(args: &HealthArgs) -> Outcome {
+    let (target, field, no) = match () {
+        () if args.live => ("/livez", "live", "not alive"),
+        () if args.ready => ("/readyz", "ready", "not ready"),
+        () if args.startup => ("/health/startup", "started", "nothing has ever served"),
+        () => ("/healthz", "status", "unhealthy"),
+    };
+    let asked = find(&args.which).and_then(|path| {
+        let mut connection = Connection::open(&path)?;
+        let status = connection.ask_whatever("GET", target, "", Patience::of(None))?;
+        let body = connection.next_line(Patience::of(Some(error::ANSWER)))?.ok_or(ClientError::Ended)?;
+        Ok((status.contains(" 200"), serde_json::from_str::<Value>(&body).map_err(|_| ClientError::Ended)?))
+    });
+    let (good, told) = asked.map_err(|error| ClientError::Refused(error.to_string()))?;
+    let why = show::health_line(&told);
+    if !good {
+        return Err(ClientError::Refused(if why.is_empty() { no.to_owned() } else { format!("{no}: {why}") }));
+    }
+    let word = told["status"].as_str().unwrap_or(field);
+    let line = if why.is_empty() { word.to_owned() } else { format!("{word}: {why}") };
+    let _ = writeln!(stdout(), "{line}");
+    Ok(0)
+}
+
+/// `zdr events`: what is kept, then what comes.
+pub fn events(args: &EventsArgs) -> Outcome {
+    let path = find(&args.which)?;
+    let mut reader = Reader { story: Story::new(Screen::of_stdout()), as_json: args.json };
+    let mut since = args.since;
+    let mut no_follow = args.no_follow;
+    if let Some(number) = args.number {
+        let mut kept = VecDeque::new();
+        ask_events(&path, since, false, |data| {
+            kept.push_back(data.to_owned());
+            kept.drain(..kept.len().saturating_sub(number.max(1)));
+            Ok(())
+        })?;
+        since = kept.back().and_then(|data| id_of(data)).or(since);
+        kept.drain(..kept.len().saturating_sub(number));
+        no_follow |= kept.iter().any(|data| reader.print(data).is_err());
+        if no_follow {
             return Ok(0);
         }
-        park_timeout(REDRAW);
+    }
+    ask_events(&path, since, !no_follow, |data| reader.print(data))
+}
+
+/// Everything that is kept behind an event, and what comes after it if asked for.
+fn ask_events(path: &Path, since: Option<u64>, follow: bool, mut each: impl FnMut(&str) -> io::Result<()>) -> Outcome {
+    let mut connection = Connection::open(path)?;
+    let since = since.map(|id| format!("last_event_id={id}"));
+    let query: Vec<String> = since.into_iter().chain((!follow).then(|| "follow=false".to_owned())).collect();
+    let mark = if query.is_empty() { "" } else { "?" };
+    connection.ask("GET", &format!("/v1/events{mark}{}", query.join("&")), "", Patience::of(None))?;
+    while let Some(line) = connection.next_line(Patience::of(None))? {
+        // A reader that has gone, as in `zdr events | head`, ends it.
+        if line.strip_prefix("data: ").is_some_and(|data| each(data).is_err()) {
+            return Ok(0);
+        }
+    }
+    if follow { Err(ClientError::Ended) } else { Ok(0) }
+}
+
+/// Whoever reads events.
+struct Reader {
+    story: Story,
+    as_json: bool,
+}
+
+impl Reader {
+    fn print(&mut self, data: &str) -> io::Result<()> {
+        let text = if self.as_json { format!("{data}\n") } else { self.story.text(data) };
+        stdout().write_all(text.as_bytes())?;
+        stdout().flush()
     }
 }
 
-/// `zdr events`.
-pub fn events(args: &EventsArgs) -> Outcome {
-    let mut connection = Connection::open(&find(&args.which)?)?;
-    connection.ask("GET", "/v1/events", "", Patience::of(None))?;
-    while let Some(line) = connection.next_line(Patience::of(None))? {
-        let Some(data) = line.strip_prefix("data: ") else { continue };
-        let text = if args.json { data.to_owned() } else { one_line(data) };
-        // A reader that has gone, as in `zdr events | head`, ends it.
-        if writeln!(stdout(), "{text}").is_err() {
-            return Ok(0);
-        }
-    }
-    Err(ClientError::Ended)
+fn id_of(data: &str) -> Option<u64> {
+    serde_json::from_str::<Value>(data).ok()?["id"].as_u64()
 }
 
 /// `zdr list`.
@@ -166,9 +232,7 @@ pub fn list(args: &ListArgs) -> u8 {
     if all.is_empty() && stdout().is_terminal() {
         let _ = writeln!(stdout(), "no supervisor runs here");
     }
-    for status in all {
-        let _ = writeln!(stdout(), "{}", show::list_line(&status));
-    }
+    let _ = stdout().write_all(list_text(&all, Screen::of_stdout()).as_bytes());
     0
 }
 

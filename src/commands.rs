@@ -54,6 +54,12 @@ fn surroundings() -> io::Result<Surroundings> {
     Ok(Surroundings { directory, port: variable("PORT"), inherited })
 }
 
+/// Says why it failed, and answers with the code.
+pub fn said((code, sentence): (u8, String)) -> u8 {
+    let _ = writeln!(io::stderr(), "zdr: {sentence}");
+    code
+}
+
 /// What a client command was told.
 pub fn told(outcome: client::Outcome) -> Outcome {
     outcome.map_err(|error| (error.code(), error.to_string()))

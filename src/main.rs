@@ -31,7 +31,6 @@ mod runtime_directory;
 mod supervisor;
 mod url;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
@@ -46,6 +45,7 @@ fn main() -> ExitCode {
         Command::Restart(args) => commands::told(client::restart(&args)),
         Command::Stop(args) => commands::told(client::stop(&args)),
         Command::Status(args) => commands::told(client::status(&args)),
+        Command::Health(args) => commands::told(client::health(&args)),
         Command::Wait(args) => commands::told(client::wait(&args)),
         Command::Events(args) => commands::told(client::events(&args)),
         Command::List(args) => Ok(client::list(&args)),
@@ -53,8 +53,5 @@ fn main() -> ExitCode {
         Command::Completions { shell } => commands::completions(shell),
         Command::SampleServer(args) => commands::sample(args),
     };
-    ExitCode::from(outcome.unwrap_or_else(|(code, sentence)| {
-        let _ = writeln!(io::stderr(), "zdr: {sentence}");
-        code
-    }))
+    ExitCode::from(outcome.unwrap_or_else(commands::said))
 }

@@ -222,13 +222,12 @@ fn the_status_for_people_names_what_matters() {
     assert_eq!(zdr.reload().code, 0);
     let text = zdr.client(&["status"]).out;
     for words in [
-        "serving (zdr ",
-        "generation 2",
-        "generation 1",
+        "serving, healthy",
+        "generation 2 has served for ",
         "draining",
         "main",
         "2 slots",
-        "last: generation 2 serves after",
+        "last verdict: done, generation 2 serves after",
     ] {
         assert!(text.contains(words), "{words}: {text}");
     }

@@ -209,7 +209,8 @@ impl Zdr {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a client command starts")
     }
 
-    fn client_command(&self, arguments: &[impl ToString + Debug]) -> Command {
+    /// A client command for this zdr that is not started yet.
+    pub fn client_command(&self, arguments: &[impl ToString + Debug]) -> Command {
         let mut command = Command::new(ZDR);
         command.args(arguments.iter().map(ToString::to_string)).env("ZDR_ADMIN", self.admin()).stdin(Stdio::null());
         command

@@ -46,6 +46,7 @@ mod servers;
 mod start;
 mod start_errors;
 mod streams;
+mod terminal;
 mod trial;
 mod udp;
 mod unix;

@@ -1,143 +1,73 @@
 //! One question over the admin socket, in HTTP/1.0: the answer ends where the connection does, so lines can be read as
 //! they come.
 
-use std::fmt;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use humantime::format_duration;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::patience::Patience;
-
-/// How long a supervisor may take to begin its answer; it takes milliseconds.
-const ANSWER: Duration = Duration::from_secs(10);
+use super::error::{ANSWER, ClientError};
+use super::time::Patience;
 
 /// A connection to a supervisor.
 #[derive(Debug)]
 pub(super) struct Connection {
     path: PathBuf,
-    reader: BufReader<UnixStream>,
+    socket: UnixStream,
+    /// What has come and was not asked for yet.
+    unread: Vec<u8>,
 }
 
-/// Why a client command failed.
-#[derive(Debug)]
-pub enum ClientError {
-    /// Nobody listens on the admin socket.
-    Nobody {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// No supervisor runs here.
-    NoneHere {
-        /// Where it was looked for.
-        directory: PathBuf,
-    },
-    /// More than one runs here.
-    Several {
-        /// Their names.
-        names: Vec<String>,
-    },
-    /// The supervisor refused the question.
-    Refused(String),
-    /// The supervisor ended before it answered.
-    Ended,
-    /// Somebody took the question and said nothing.
-    Silent {
-        /// Where.
-        path: PathBuf,
-    },
-    /// The user's time limit passed.
-    TimedOut,
-    /// No generation served in time.
-    NotServing {
-        /// The time that was given.
-        limit: Duration,
-        /// What there was instead.
-        state: String,
-    },
-    /// The verdict is that it failed.
-    Verdict {
-        /// The exit code.
-        code: u8,
-        /// Why.
-        reason: String,
-    },
-}
-
-impl ClientError {
-    /// What the command exits with.
-    pub fn code(&self) -> u8 {
-        match self {
-            Self::Nobody { .. } | Self::NoneHere { .. } | Self::Silent { .. } | Self::Ended => 4,
-            Self::Several { .. } => 2,
-            Self::Refused(_) | Self::TimedOut | Self::NotServing { .. } => 1,
-            Self::Verdict { code, .. } => *code,
-        }
-    }
-}
-
-impl fmt::Display for ClientError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nobody { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
-                write!(f, "not allowed to talk to {}: run this as the user that runs zdr", path.display())
-            }
-            Self::Nobody { path, source } => {
-                write!(f, "no supervisor answers at {}: {source}; `zdr list` shows who runs here", path.display())
-            }
-            Self::NoneHere { directory } => write!(
-                f,
-                "no supervisor runs in {}; start one with `zdr run`, or name it by --admin PATH",
-                directory.display()
-            ),
-            Self::Several { names } => {
-                write!(f, "several supervisors run here; choose one by --name: {}", names.join(", "))
-            }
-            Self::Refused(why) => f.write_str(why),
-            Self::Ended => f.write_str("the supervisor ended before it answered"),
-            Self::Silent { path } => write!(
-                f,
-                "no answer from {} within {}; `zdr list` shows who runs here",
-                path.display(),
-                format_duration(ANSWER)
-            ),
-            Self::TimedOut => f.write_str("no verdict in the time given; it goes on, `zdr status` shows how"),
-            Self::NotServing { limit, state } => {
-                write!(f, "nothing served within {}: {state}", format_duration(*limit))
-            }
-            Self::Verdict { reason, .. } => f.write_str(reason),
-        }
-    }
-}
-
-impl std::error::Error for ClientError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Nobody { source, .. } => Some(source),
-            _ => None,
-        }
-    }
+/// What came while the next line was waited for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The line, without its end.
+    Line(String),
+    /// The answer has ended.
+    End,
+    /// Nothing, in the time that was given.
+    Late,
+    /// Something to read on the other descriptor.
+    Interrupted,
 }
 
 impl Connection {
     pub(super) fn open(path: &Path) -> Result<Self, ClientError> {
-        let stream =
+        let socket =
             UnixStream::connect(path).map_err(|source| ClientError::Nobody { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), reader: BufReader::new(stream) })
+        Ok(Self { path: path.to_owned(), socket, unread: Vec::new() })
     }
 
     /// Sends the question and reads the head of the answer; one that is no success is an error with its words.
     ///
     /// A supervisor answers at once, though the rest of the answer may take its time.
     pub(super) fn ask(&mut self, method: &str, target: &str, body: &str, user: Patience) -> Result<(), ClientError> {
+        let status = self.ask_whatever(method, target, body, user)?;
+        if status.split(' ').nth(1).is_some_and(|code| code.starts_with('2')) {
+            return Ok(());
+        }
+        let patience = Patience::of(Some(user.left().unwrap_or(ANSWER).min(ANSWER)));
+        let body = self.next_line(patience)?.unwrap_or_default();
+        let told = serde_json::from_str::<serde_json::Value>(&body).unwrap_or_default();
+        let why = told["error"].as_str().or(told["state"].as_str());
+        Err(ClientError::Refused(why.unwrap_or(&status).to_owned()))
+    }
+
+    /// The same, whatever the answer; answers with its first line.
+    pub(super) fn ask_whatever(
+        &mut self,
+        method: &str,
+        target: &str,
+        body: &str,
+        user: Patience,
+    ) -> Result<String, ClientError> {
         let head = format!("{method} {target} HTTP/1.0\r\nHost: zdr\r\nContent-Length: {}\r\n\r\n", body.len());
-        let broken = |source| ClientError::Nobody { path: self.path.clone(), source };
-        let sent = self.reader.get_mut().write_all(format!("{head}{body}").as_bytes());
-        sent.map_err(broken)?;
+        let sent = self.socket.write_all(format!("{head}{body}").as_bytes());
+        sent.map_err(|source| self.broken(source))?;
         let patience = Patience::of(Some(user.left().unwrap_or(ANSWER).min(ANSWER)));
         let path = self.path.clone();
         let silent = |error| match error {
@@ -146,31 +76,76 @@ impl Connection {
         };
         let status = self.next_line(patience).map_err(silent)?.ok_or(ClientError::Ended)?;
         while self.next_line(patience).map_err(silent)?.is_some_and(|line| !line.is_empty()) {}
-        if status.split(' ').nth(1).is_some_and(|code| code.starts_with('2')) {
-            return Ok(());
-        }
-        let body = self.next_line(patience)?.unwrap_or_default();
-        let told = serde_json::from_str::<serde_json::Value>(&body).unwrap_or_default();
-        let why = told["error"].as_str().or(told["state"].as_str());
-        Err(ClientError::Refused(why.unwrap_or(&status).to_owned()))
+        Ok(status)
     }
 
     /// The next line, without its end; None where the answer ends.
     pub(super) fn next_line(&mut self, patience: Patience) -> Result<Option<String>, ClientError> {
-        let left = patience.left();
-        if left == Some(Duration::ZERO) {
-            return Err(ClientError::TimedOut);
-        }
-        let broken = |source| ClientError::Nobody { path: self.path.clone(), source };
-        self.reader.get_ref().set_read_timeout(left).map_err(broken)?;
-        let mut line = String::new();
-        match self.reader.read_line(&mut line) {
-            Ok(0) => Ok(None),
-            Ok(_) => Ok(Some(line.trim_end().to_owned())),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                Err(ClientError::TimedOut)
-            }
-            Err(_) => Ok(None),
+        match self.next(patience.left(), None)? {
+            Next::Line(line) => Ok(Some(line)),
+            Next::End => Ok(None),
+            Next::Late | Next::Interrupted => Err(ClientError::TimedOut),
         }
     }
+
+    /// The next line, unless the time passes or the other descriptor has something to read before.
+    pub(super) fn next(
+        &mut self,
+        within: Option<Duration>,
+        other: Option<BorrowedFd<'_>>,
+    ) -> Result<Next, ClientError> {
+        let patience = Patience::of(within);
+        let mut searched = 0;
+        loop {
+            if let Some(at) = self.unread[searched..].iter().position(|byte| *byte == b'\n') {
+                let rest = self.unread.split_off(searched + at + 1);
+                return Ok(Next::Line(text(&std::mem::replace(&mut self.unread, rest))));
+            }
+            searched = self.unread.len();
+            match self.wait(patience, other).map_err(|error| self.broken(error.into()))? {
+                None => return Ok(Next::Late),
+                Some(Ready::Other) => return Ok(Next::Interrupted),
+                Some(Ready::Socket) => {}
+            }
+            let mut chunk = [0; 16 * 1024];
+            // A connection that was cut is one that has ended.
+            match self.socket.read(&mut chunk).unwrap_or(0) {
+                0 if self.unread.is_empty() => return Ok(Next::End),
+                0 => return Ok(Next::Line(text(&std::mem::take(&mut self.unread)))),
+                length => self.unread.extend_from_slice(&chunk[..length]),
+            }
+        }
+    }
+
+    fn wait(&self, patience: Patience, other: Option<BorrowedFd<'_>>) -> Result<Option<Ready>, Errno> {
+        loop {
+            let readable = |it| PollFd::new(it, PollFlags::POLLIN);
+            let mut asked: Vec<PollFd<'_>> =
+                [Some(self.socket.as_fd()), other].into_iter().flatten().map(readable).collect();
+            // Rounded up, so that it is not asked again and again in the last millisecond.
+            let limit = patience.left().map(|left| left.as_millis() + u128::from(!left.is_zero()));
+            let limit = limit.map_or(PollTimeout::NONE, |limit| {
+                i32::try_from(limit).map_or(PollTimeout::MAX, |it| it.try_into().unwrap_or(PollTimeout::MAX))
+            });
+            let number = match poll(&mut asked, limit) {
+                Err(Errno::EINTR) => continue,
+                result => result?,
+            };
+            let other = asked.get(1).is_some_and(|it| it.any().unwrap_or(false));
+            return Ok((number > 0).then_some(if other { Ready::Other } else { Ready::Socket }));
+        }
+    }
+
+    fn broken(&self, source: io::Error) -> ClientError {
+        ClientError::Nobody { path: self.path.clone(), source }
+    }
+}
+
+enum Ready {
+    Socket,
+    Other,
+}
+
+fn text(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).trim_end().to_owned()
 }
