@@ -42,6 +42,7 @@ mod refusal;
 mod reload;
 #[expect(dead_code, reason = "the page that `tests/matrix` makes shows more of them")]
 mod rows;
+mod schemas;
 mod servers;
 mod start;
 mod start_errors;

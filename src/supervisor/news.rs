@@ -188,3 +188,6 @@ impl fmt::Display for News {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
