@@ -22,6 +22,7 @@ mod frugal;
 mod harness;
 mod health;
 mod health_clients;
+mod health_command;
 mod inherited;
 mod last_words;
 mod life;

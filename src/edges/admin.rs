@@ -77,7 +77,7 @@ impl Admin {
         let uid = nix::unistd::geteuid().as_raw();
         let live = readers(health.len() + 1);
         let limits = Limits { connections: CONNECTIONS, live, head_time: Duration::from_secs(5), ..Limits::default() };
-        let admin = routes.clone();
+        let admin = Routes { paths: routes.paths.clone().with_default(), ..routes.clone() };
         let mut tasks = vec![
             counting,
             joins.serve(routes.clone()),

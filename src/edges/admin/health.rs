@@ -23,6 +23,12 @@ pub(super) enum Aspect {
 }
 
 impl HealthPaths {
+    /// And where the client commands look, whatever the user chose for others.
+    pub(super) fn with_default(mut self) -> Self {
+        self.0.extend(Self::default().0);
+        self
+    }
+
     pub(super) fn aspect(&self, path: &str) -> Option<Aspect> {
         match path {
             "/livez" => return Some(Aspect::Live),
