@@ -12,10 +12,12 @@ mod watch;
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, IsTerminal, Stdout, Write, stdout};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::thread::park_timeout;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags};
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
@@ -192,13 +194,22 @@ fn ask_events(path: &Path, since: Option<u64>, follow: bool, mut each: impl FnMu
     let query: Vec<String> = since.into_iter().chain((!follow).then(|| "follow=false".to_owned())).collect();
     let mark = if query.is_empty() { "" } else { "?" };
     connection.ask("GET", &format!("/v1/events{mark}{}", query.join("&")), "", Patience::of(None))?;
-    while let Some(line) = connection.next_line(Patience::of(None))? {
-        // A reader that has gone, as in `zdr events | head`, ends it.
-        if line.strip_prefix("data: ").is_some_and(|data| each(data).is_err()) {
-            return Ok(0);
+    let stdout = stdout();
+    let gone = reader_gone(stdout.as_fd());
+    loop {
+        match connection.next(None, Some(&gone))? {
+            Next::Line(line) if line.strip_prefix("data: ").is_none_or(|data| each(data).is_ok()) => {}
+            Next::End if follow => return Err(ClientError::Ended),
+            // What was asked for is there, or the reader has gone, as in `zdr events | head`.
+            _ => return Ok(0),
         }
     }
-    if follow { Err(ClientError::Ended) } else { Ok(0) }
+}
+
+/// When nobody reads the standard output any more: a pipe without a reader is an error even where nothing is asked of it
+/// (poll(2)).
+fn reader_gone(stdout: BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::new(stdout, PollFlags::empty())
 }
 
 /// Whoever reads events.

@@ -3,8 +3,9 @@
 //! Knows nothing of what is drawn.
 
 use std::io::{self, IsTerminal, Write, stdin, stdout};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
@@ -40,9 +41,9 @@ impl Canvas {
         Ok(canvas)
     }
 
-    /// Readable when a signal came.
-    pub(super) fn interrupt(&self) -> BorrowedFd<'_> {
-        self.signals.as_fd()
+    /// When a signal came.
+    pub(super) fn interrupt(&self) -> PollFd<'_> {
+        PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)
     }
 
     /// Handles the signals that came; false where one of them ends it.

@@ -2,7 +2,7 @@
 //! they come.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(super) enum Next {
     End,
     /// Nothing, in the time that was given.
     Late,
-    /// Something to read on the other descriptor.
+    /// Something is with the other descriptor.
     Interrupted,
 }
 
@@ -88,12 +88,8 @@ impl Connection {
         }
     }
 
-    /// The next line, unless the time passes or the other descriptor has something to read before.
-    pub(super) fn next(
-        &mut self,
-        within: Option<Duration>,
-        other: Option<BorrowedFd<'_>>,
-    ) -> Result<Next, ClientError> {
+    /// The next line, unless the time passes or something is with the other descriptor before.
+    pub(super) fn next(&mut self, within: Option<Duration>, other: Option<&PollFd<'_>>) -> Result<Next, ClientError> {
         let patience = Patience::of(within);
         let mut searched = 0;
         loop {
@@ -117,11 +113,10 @@ impl Connection {
         }
     }
 
-    fn wait(&self, patience: Patience, other: Option<BorrowedFd<'_>>) -> Result<Option<Ready>, Errno> {
+    fn wait(&self, patience: Patience, other: Option<&PollFd<'_>>) -> Result<Option<Ready>, Errno> {
         loop {
-            let readable = |it| PollFd::new(it, PollFlags::POLLIN);
-            let mut asked: Vec<PollFd<'_>> =
-                [Some(self.socket.as_fd()), other].into_iter().flatten().map(readable).collect();
+            let answer = PollFd::new(self.socket.as_fd(), PollFlags::POLLIN);
+            let mut asked: Vec<PollFd<'_>> = [Some(answer), other.cloned()].into_iter().flatten().collect();
             // Rounded up, so that it is not asked again and again in the last millisecond.
             let limit = patience.left().map(|left| left.as_millis() + u128::from(!left.is_zero()));
             let limit = limit.map_or(PollTimeout::NONE, |limit| {

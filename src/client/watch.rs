@@ -4,10 +4,11 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write, stdout};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollTimeout, poll};
 use serde_json::Value;
 
 use super::canvas::Canvas;
@@ -15,7 +16,7 @@ use super::connection::{Connection, Next};
 use super::error::ClientError;
 use super::show::{Screen, status_text, without_times};
 use super::time::{Patience, Stopwatch};
-use super::{Outcome, status_of};
+use super::{Outcome, reader_gone, status_of};
 
 /// A report every second. One that is later than this is missed.
 const STREAM: &str = "/health/$stream?poll_interval=1";
@@ -143,18 +144,22 @@ impl View {
     }
 
     fn signalled(&mut self, picture: &Picture) -> io::Result<bool> {
-        let Self::Canvas(canvas) = self else { return Ok(true) };
+        let Self::Canvas(canvas) = self else { return Ok(false) };
         Ok(canvas.go_on()? && self.redraw(picture)?)
     }
 
-    /// Waits a moment; true where a signal ended it.
+    /// A signal, or that nobody reads it any more.
+    fn interrupt<'a>(&'a self, stdout: BorrowedFd<'a>) -> PollFd<'a> {
+        match self {
+            Self::Canvas(canvas) => canvas.interrupt(),
+            Self::Json | Self::Blocks { .. } => reader_gone(stdout),
+        }
+    }
+
+    /// Waits a moment; true where it was interrupted.
     fn pause(&self) -> nix::Result<bool> {
-        let canvas = match self {
-            Self::Canvas(canvas) => Some(PollFd::new(canvas.interrupt(), PollFlags::POLLIN)),
-            Self::Json | Self::Blocks { .. } => None,
-        };
         let limit = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
-        Ok(poll(&mut canvas.into_iter().collect::<Vec<_>>(), limit)? > 0)
+        Ok(poll(&mut [self.interrupt(stdout().as_fd())], limit)? > 0)
     }
 }
 
@@ -182,12 +187,10 @@ impl<'a> Stream<'a> {
     }
 
     fn next(&mut self, view: &View) -> Result<Came, ClientError> {
-        let interrupt = match view {
-            View::Canvas(canvas) => Some(canvas.interrupt()),
-            View::Json | View::Blocks { .. } => None,
-        };
+        let stdout = stdout();
+        let interrupt = view.interrupt(stdout.as_fd());
         loop {
-            let line = match self.connection.next(Some(LATE), interrupt)? {
+            let line = match self.connection.next(Some(LATE), Some(&interrupt))? {
                 Next::Line(line) => line,
                 Next::End => return Ok(Came::End),
                 Next::Late => return Ok(Came::Nothing),
