@@ -22,6 +22,7 @@ mod last_words;
 pub mod limits;
 pub mod listeners;
 mod liveness;
+mod metrics;
 mod names;
 pub mod notice;
 mod notify;
@@ -44,7 +45,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{Instant as Moment, sleep, sleep_until, timeout};
 use tracing::error;
 
 use self::admin::Admin;
@@ -242,7 +243,9 @@ impl Edges {
                 }
                 self.served = true;
                 self.watch_over(generation);
+                let begun = Moment::now();
                 failed("steer connections", self.listeners.steer(generation));
+                self.admin.counted().cut_over(begun.elapsed());
             }
             Action::Hold => {
                 self.watch_over_nobody();

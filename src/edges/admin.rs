@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 
 pub use address::{AdminAddress, AdminError, HealthAddress};
 pub use health::HealthPaths;
+pub use report::{Health, Report, Row};
 use tokio::sync::{oneshot, watch};
 
 use self::reporter::Reporter;
@@ -29,6 +30,7 @@ use super::checks::Checks;
 use super::figures::Figures;
 use super::http_server::{Limits, serve};
 use super::limits::open_files;
+use super::metrics::{Counted, Metrics};
 use super::notice::Owner;
 use super::task::Task;
 use crate::config::Check;
@@ -54,6 +56,7 @@ fn readers(doors: usize) -> usize {
 pub struct Admin {
     address: AdminAddress,
     story: Arc<watch::Sender<Story>>,
+    metrics: Metrics,
     waiting: HashMap<Ticket, oneshot::Sender<Verdict>>,
     newest: Ticket,
     _tasks: Vec<Task>,
@@ -73,7 +76,9 @@ impl Admin {
         let (streams, joins) = Streams::new();
         let (name, checks) = (address.name().to_owned(), Checks::start(checks, owner));
         let owner = owner.clone();
-        let routes = Routes { owner, story: Arc::clone(&story), reporter, streams, paths, name, checks };
+        let metrics = Metrics::default();
+        let (story_of, counted) = (Arc::clone(&story), metrics.counted().clone());
+        let routes = Routes { owner, story: story_of, reporter, streams, paths, name, checks, counted };
         let uid = nix::unistd::geteuid().as_raw();
         let live = readers(health.len() + 1);
         let limits = Limits { connections: CONNECTIONS, live, head_time: Duration::from_secs(5), ..Limits::default() };
@@ -87,7 +92,7 @@ impl Admin {
             let routes = routes.clone();
             tasks.push(Task::start(serve(door.door()?, limits, None, move |asked| routes.clone().health(asked))));
         }
-        Ok(Self { address, story, waiting: HashMap::new(), newest: Ticket(0), _tasks: tasks })
+        Ok(Self { address, story, metrics, waiting: HashMap::new(), newest: Ticket(0), _tasks: tasks })
     }
 
     /// Where the admin socket is.
@@ -109,8 +114,14 @@ impl Admin {
         }
     }
 
+    /// What was counted so far.
+    pub fn counted(&self) -> &Counted {
+        self.metrics.counted()
+    }
+
     /// Tells everybody who follows the story, and who comes later.
     pub fn tell(&mut self, news: &News, at: SystemTime) {
+        self.metrics.tell(news, at);
         self.story.send_modify(|story| story.add(news, at));
     }
 }

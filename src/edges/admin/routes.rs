@@ -8,17 +8,18 @@
 //! | GET | /v1/events | the story as Server-Sent Events; also on a health address |
 //! | GET | health paths | see `health.rs`; also on a health address |
 //! | GET | / | the dashboard; also on a health address |
+//! | GET | /metrics | for Prometheus; also on a health address |
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::header::{ALLOW, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, HeaderValue};
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::answers::{gone, json_answer, refusal, said, stream_answer, wrong_method};
+use super::answers::{common, gone, json_answer, refusal, said, stream_answer, wrong_method};
 use super::dashboard;
 use super::health::{Aspect, HealthPaths};
 use super::query::{last_event_id, on_and_on, poll_interval};
@@ -29,6 +30,7 @@ use super::streams::Streams;
 use crate::edges::checks::Checks;
 use crate::edges::figures::Subject;
 use crate::edges::http_server::{Answer, Asked, Body};
+use crate::edges::metrics::{Counted, Format};
 use crate::edges::notice::{Notice, Order, Owner, Picture, Question};
 use crate::supervisor::{Until, Verdict};
 
@@ -42,6 +44,7 @@ pub(super) struct Routes {
     pub(super) paths: HealthPaths,
     pub(super) name: String,
     pub(super) checks: Checks,
+    pub(super) counted: Counted,
 }
 
 /// The methods of a health path.
@@ -80,27 +83,23 @@ impl Routes {
 
     /// On a health address: nothing here changes anything.
     pub(super) async fn health(self, asked: Asked) -> Answer {
-        let aspect = self.paths.aspect(&asked.path);
-        let goes_on = matches!(aspect, Some(Aspect::Stream)) || asked.path == "/v1/events";
+        let (aspect, path) = (self.paths.aspect(&asked.path), asked.path.as_str());
+        let goes_on = aspect == Some(Aspect::Stream) || path == "/v1/events";
         if asked.method == Method::OPTIONS && !goes_on {
             return self.options(asked).await;
         }
-        if asked.path == "/" && aspect.is_none() {
-            return match asked.method {
-                Method::GET => dashboard::answer(&self.paths),
-                _ => wrong_method(READ_ONLY),
-            };
-        }
-        if aspect.is_none() && !goes_on {
-            return refusal(StatusCode::NOT_FOUND, &format!("there is nothing at {}", asked.path));
+        if aspect.is_none() && !matches!(path, "/" | "/metrics" | "/v1/events") {
+            return refusal(StatusCode::NOT_FOUND, &format!("there is nothing at {path}"));
         }
         if asked.method != Method::GET {
             return wrong_method(if goes_on { "GET, HEAD" } else { READ_ONLY });
         }
-        match aspect {
-            Some(Aspect::Stream) => self.stream(&asked).await,
-            Some(aspect) => self.aspect(aspect).await,
-            None => self.events(&asked),
+        match (aspect, path) {
+            (Some(Aspect::Stream), _) => self.stream(&asked).await,
+            (Some(aspect), _) => self.aspect(aspect).await,
+            (None, "/") => dashboard::answer(&self.paths),
+            (None, "/metrics") => self.metrics(&asked).await,
+            (None, _) => self.events(&asked),
         }
     }
 
@@ -126,6 +125,14 @@ impl Routes {
         let mut answer = Box::pin(self.health(asked)).await;
         answer.headers.push((ALLOW, HeaderValue::from_static(READ_ONLY)));
         answer
+    }
+
+    async fn metrics(&self, asked: &Asked) -> Answer {
+        let Some(picture) = self.picture().await else { return gone() };
+        let report = self.report(&picture, For::Everybody, Wanted::Recent).await;
+        let format = Format::wanted(asked.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()));
+        let text = self.counted.scrape(report, format);
+        Answer { status: StatusCode::OK, headers: common(format.content_type()), body: Body::Whole(text.into()) }
     }
 
     async fn status(&self) -> Answer {
