@@ -105,15 +105,13 @@ pub(super) const fn watch(fd: RawFd, events: i16) -> libc::pollfd {
     libc::pollfd { fd, events, revents: 0 }
 }
 
-/// ppoll(2), which all architectures have: until there is something, or only for a look.
+/// ppoll(2), which all architectures have: until there is something, or for so many seconds and nanoseconds.
 ///
 /// # Safety
 /// As for the life of a companion; any other caller may use it as well.
-pub(super) unsafe fn wait(watched: &mut [libc::pollfd], only_look: bool) {
+pub(super) unsafe fn wait(watched: &mut [libc::pollfd], longest: Option<[libc::c_long; 2]>) {
     let nothing: *const libc::c_void = ptr::null();
-    // However long the numbers of the kernel's structure are, there is room for two, and zero is zero.
-    let at_once = [0_u64; 2];
-    let timeout = if only_look { at_once.as_ptr().cast() } else { nothing };
+    let timeout = longest.as_ref().map_or(nothing, |longest| longest.as_ptr().cast());
     // SAFETY: the pointer and the length describe the slice; the timeout lives as long as the call; the others may be null.
     unsafe { libc::syscall(libc::SYS_ppoll, watched.as_mut_ptr(), watched.len(), timeout, nothing, 0) };
 }

@@ -65,7 +65,7 @@ unsafe fn serve(line: RawFd, ledger: &Ledger) -> ! {
         // Only what is always reported, a hang-up, wakes it up: not the calls that zdr answers.
         let mut watched = [watch(line, 0), watch(notify, 0)];
         while watched[0].revents == 0 && watched[1].revents == 0 {
-            companion::wait(&mut watched, false);
+            companion::wait(&mut watched, None);
         }
         if watched[0].revents != 0 {
             libc::syscall(libc::SYS_close, line);
@@ -78,7 +78,7 @@ unsafe fn serve(line: RawFd, ledger: &Ledger) -> ! {
             }
             let mut calls = [watch(notify, libc::POLLIN)];
             loop {
-                companion::wait(&mut calls, false);
+                companion::wait(&mut calls, None);
                 if calls[0].revents & libc::POLLIN == 0 {
                     break;
                 }

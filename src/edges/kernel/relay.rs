@@ -28,51 +28,48 @@ pub fn start(source: BorrowedFd<'_>, destination: BorrowedFd<'_>, notes: &Notes)
     unsafe { companion::fork(&equipment, move || pass_on(source, destination, page)) }
 }
 
-/// The life of the relay.
+/// The life of the relay. While the destination takes nothing it goes on reading as long as there is room for what is not passed on, so
+/// that an instance which fails tells why where nobody reads its log.
 ///
 /// # Safety
 /// As for the life of a companion (`companion::fork`).
 unsafe fn pass_on(source: RawFd, destination: RawFd, page: &Page) -> ! {
+    const NOBODY: RawFd = -1;
     // A relay that was killed may have left this behind.
     page.set_busy(false);
-    loop {
+    let mut is_open = true;
+    while is_open || !page.is_passed() {
         let room = page.room();
-        let came = match room {
-            0 => Some(0),
-            // SAFETY: forwarded from the caller.
-            room => unsafe { take(source, page, room) },
-        };
-        // Where more waits, the last line is cut. Its beginning waits for its end, so that others who write to the same place come
-        // between lines and not into them.
-        let upto = match came {
-            Some(came) if came == room => page.end_of_lines(),
-            _ => page.end(),
-        };
+        let mut asked = [
+            watch(if is_open && room > 0 { source } else { NOBODY }, libc::POLLIN),
+            watch(if page.is_passed() { NOBODY } else { destination }, libc::POLLOUT),
+        ];
         // SAFETY: forwarded from the caller.
-        unsafe { give(destination, page, upto) };
-        if came.is_none() {
-            // SAFETY: _exit runs no code of zdr's.
-            unsafe { libc::_exit(0) }
+        unsafe { companion::wait(&mut asked, None) };
+        let mut came = Some(0);
+        if asked[0].revents != 0 {
+            // SAFETY: as above.
+            came = unsafe { take(source, page, room) };
+            is_open = came.is_some();
+        }
+        if asked[1].revents != 0 {
+            // SAFETY: as above.
+            unsafe { give(destination, page.next_piece(came == Some(room)), page) };
         }
     }
+    // SAFETY: _exit runs no code of zdr's.
+    unsafe { libc::_exit(0) }
 }
 
-/// Reads what has come, and how much that was: it waits for it where everything was passed on. None at the end.
+/// Reads what has come, and how much that was; None at the end.
 ///
 /// # Safety
 /// As `pass_on`.
 unsafe fn take(source: RawFd, page: &Page, room: usize) -> Option<usize> {
-    let mut asked = [watch(source, libc::POLLIN)];
-    // SAFETY: forwarded from the caller; the kernel writes to the page, which is atomics for everybody else.
-    let read = unsafe {
-        companion::wait(&mut asked, !page.is_passed());
-        if asked[0].revents == 0 {
-            return Some(0);
-        }
-        page.set_busy(true);
-        let parts = vectors(page.span(page.end(), room));
-        libc::syscall(libc::SYS_readv, source, parts.as_ptr(), parts.len())
-    };
+    page.set_busy(true);
+    let parts = vectors(page.span(page.end(), room));
+    // SAFETY: the parts lie within the page, which is atomics for everybody else.
+    let read = unsafe { libc::syscall(libc::SYS_readv, source, parts.as_ptr(), parts.len()) };
     // Asked before anything else is done, which could change it.
     let again = read < 0 && [libc::EINTR, libc::EAGAIN].contains(&errno());
     let came = usize::try_from(read).unwrap_or(0);
@@ -82,24 +79,23 @@ unsafe fn take(source: RawFd, page: &Page, room: usize) -> Option<usize> {
     (came > 0 || again).then_some(came)
 }
 
-/// Writes all up to there. What cannot be written is left out; the instance is not to suffer from a full disk, nor from a reader
-/// that has gone.
+/// Writes a piece. What cannot be written is left out: the instance is not to suffer from a full disk, nor from a reader that has
+/// gone.
 ///
 /// # Safety
 /// As `pass_on`.
-unsafe fn give(destination: RawFd, page: &Page, upto: u64) {
-    while let Some(rest) = page.not_passed(upto) {
-        let parts = vectors(rest);
-        // SAFETY: the parts lie within the page, which is there for ever.
-        let written = unsafe { libc::syscall(libc::SYS_writev, destination, parts.as_ptr(), parts.len()) };
-        let failure = if written < 0 { errno() } else { 0 };
-        match (usize::try_from(written), failure) {
-            (Ok(written), _) if written > 0 => page.pass(written),
-            (_, libc::EINTR) => {}
-            // SAFETY: forwarded from the caller.
-            (_, libc::EAGAIN) => unsafe { companion::wait(&mut [watch(destination, libc::POLLOUT)], false) },
-            _ => page.pass_all(upto),
-        }
+unsafe fn give(destination: RawFd, piece: Span<'_>, page: &Page) {
+    /// One that says that it would take something, and does not, is not asked all the time.
+    const PAUSE: [libc::c_long; 2] = [0, 10_000_000];
+    let parts = vectors(piece);
+    // SAFETY: the parts lie within the page.
+    let written = unsafe { libc::syscall(libc::SYS_writev, destination, parts.as_ptr(), parts.len()) };
+    match (usize::try_from(written), errno()) {
+        (Ok(written), _) if written > 0 => page.pass(written),
+        (Err(_), libc::EINTR) => {}
+        // SAFETY: forwarded from the caller.
+        (Err(_), libc::EAGAIN) => unsafe { companion::wait(&mut [], Some(PAUSE)) },
+        _ => page.pass(piece.iter().map(|part| part.len()).sum()),
     }
 }
 

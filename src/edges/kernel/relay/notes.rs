@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 /// How much of the last is always there.
 const KEPT: usize = 16 * 1024;
 
-/// How much is read at most before it is passed on: a pipe takes that in one piece (PIPE_BUF, pipe(7)).
+/// How much is read or passed on at once: a pipe takes that in one piece (PIPE_BUF, pipe(7)).
 const PART: usize = 4096;
 
 /// One part is being written over, the rest is kept.
@@ -35,7 +35,7 @@ pub(super) struct Page {
 impl Page {
     /// How much may be read next.
     pub(super) fn room(&self) -> usize {
-        PART.saturating_sub(distance(self.passed.load(Ordering::Relaxed), self.end()))
+        PART.min(KEPT.saturating_sub(distance(self.passed.load(Ordering::Relaxed), self.end())))
     }
 
     pub(super) fn end(&self) -> u64 {
@@ -60,10 +60,6 @@ impl Page {
         self.passed.fetch_add(written as u64, Ordering::SeqCst);
     }
 
-    pub(super) fn pass_all(&self, upto: u64) {
-        self.passed.store(upto, Ordering::SeqCst);
-    }
-
     /// What is between these places.
     pub(super) fn span(&self, from: u64, length: usize) -> Span<'_> {
         let start = usize::try_from(from % ROOM as u64).unwrap_or_default();
@@ -72,20 +68,19 @@ impl Page {
         [&behind[..first], &before[..length - first]]
     }
 
-    /// What was read and not passed on; None where that is nothing.
-    pub(super) fn not_passed(&self, upto: u64) -> Option<Span<'_>> {
+    /// What is to be passed on next. Where more follows, also from the source, it is whole lines if it can be, so that others who
+    /// write to the same place come between lines and not into them.
+    pub(super) fn next_piece(&self, more_waits: bool) -> Span<'_> {
         let passed = self.passed.load(Ordering::Relaxed);
-        (passed < upto).then(|| self.span(passed, distance(passed, upto)))
-    }
-
-    /// The end of the last whole line that was not passed on; of everything where there is none.
-    pub(super) fn end_of_lines(&self) -> u64 {
-        let end = self.end();
-        let passed = self.passed.load(Ordering::Relaxed);
-        let [first, rest] = self.span(passed, distance(passed, end));
+        let unpassed = distance(passed, self.end());
+        let most = unpassed.min(PART);
+        let [first, rest] = self.span(passed, most);
         let unfinished =
             rest.iter().rev().chain(first.iter().rev()).position(|byte| byte.load(Ordering::Relaxed) == b'\n');
-        unfinished.map_or(end, |unfinished| end - unfinished as u64)
+        match unfinished {
+            Some(unfinished) if more_waits || unpassed > PART => self.span(passed, most - unfinished),
+            _ => [first, rest],
+        }
     }
 }
 
