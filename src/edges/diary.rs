@@ -25,6 +25,7 @@ macro_rules! write_at {
             reason = $fields["reason"].as_str(),
             exit = $fields["exit"].as_str(),
             then = $fields["then"].as_str(),
+            serving = $fields["serving"].as_u64(),
             output = lines(&$fields["output"]),
             name = $fields["name"].as_str(),
             state = $fields["state"].as_str(),
@@ -61,4 +62,43 @@ pub(super) fn write(news: &News) {
 fn lines(output: &Value) -> Option<String> {
     let lines = output.as_array().filter(|lines| !lines.is_empty())?;
     Some(lines.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    /// The names of all fields in the JSON of the types that stand in a file, in the order of the file.
+    fn fields(source: &str) -> Vec<&str> {
+        let lines = source.lines().map(str::trim);
+        let mut renamed = None;
+        let mut fields = Vec::new();
+        for line in
+            lines.skip_while(|line| !line.starts_with("pub enum News") && !line.starts_with("pub struct Verdict"))
+        {
+            if line == "impl Outcome {" || line.starts_with("fn ") {
+                break;
+            }
+            if let Some((_, rest)) = line.split_once("rename = \"") {
+                renamed = rest.split('"').next();
+            }
+            let name = line.trim_start_matches("pub ").split(": ").next().unwrap_or_default();
+            let is_field =
+                line.ends_with(',') && line.contains(": ") && name.chars().all(|c| c.is_lowercase() || c == '_');
+            if is_field {
+                fields.push(renamed.take().unwrap_or(name));
+            }
+        }
+        fields
+    }
+
+    #[test]
+    fn every_field_of_every_event_is_in_the_log() {
+        let (news, verdict) = (include_str!("../supervisor/news.rs"), include_str!("../supervisor/verdict.rs"));
+        let fields = [fields(news), fields(verdict)].concat();
+        assert!(fields.len() > 25 && fields.contains(&"after_secs") && fields.contains(&"outcome"), "{fields:?}");
+        for field in fields {
+            // What a check says is in the sentence.
+            let written = field == "message" || include_str!("diary.rs").contains(&format!("$fields[\"{field}\"]"));
+            assert!(written, "{field}");
+        }
+    }
 }
