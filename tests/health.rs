@@ -154,6 +154,7 @@ fn options_has_the_code_of_get_and_at_the_root_that_of_readiness() {
             assert_eq!(code(zdr, "OPTIONS", path), code(zdr, "GET", path), "{path}");
         }
         assert_eq!((code(zdr, "OPTIONS", "/"), code(zdr, "OPTIONS", "/health/$stream")), (ready, 405));
+        assert_eq!(code(zdr, "OPTIONS", "/v1/events"), 405);
         let answer = raw(zdr, "OPTIONS / HTTP/1.0\r\n\r\n").to_lowercase();
         assert!(answer.contains("\r\nallow: get, head, options\r\n"), "{answer}");
     }
