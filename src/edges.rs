@@ -279,6 +279,7 @@ impl Edges {
             status,
             queues: self.listeners.queues(),
             holders,
+            known: self.known(),
             doors: Doors::of(sockets.iter()),
             status_texts: self.status_texts(),
             uptime_secs: (now.duration_since(self.began).as_secs_f64() * 1e3).round() / 1e3,

@@ -198,9 +198,12 @@ fn a_check_that_hangs_keeps_no_look_waiting() {
 #[test]
 fn a_reload_ends_no_check_and_commands_know_whom_they_are_asked_about() {
     let setup = with(&[]);
-    let (go, begun) = (setup.place("go"), setup.place("begun"));
-    let spec =
-        format!("a=exec:touch {begun}; until test -e {go}; do sleep 0.01; done; echo done,timeout=1m,interval=1h");
+    let (go, too, begun) = (setup.place("go"), setup.place("too"), setup.place("begun"));
+    let until = |file: &str| format!("until test -e {file}; do sleep 0.01; done");
+    let (until_go, until_too) = (until(&go), until(&too));
+    // A part of it has lost its parent.
+    let orphan = format!("( ( {until_go}; touch {too} ) & )");
+    let spec = format!("a=exec:{orphan}; touch {begun}; {until_too}; echo done,timeout=1m,interval=1h");
     let zdr = setup
         .option("--check", &spec)
         .option("--check", "who=exec:echo $ZDR_GENERATION $ZDR_PID $LISTEN_FDS $NOTIFY_SOCKET,interval=100ms")
@@ -214,6 +217,24 @@ fn a_reload_ends_no_check_and_commands_know_whom_they_are_asked_about() {
     wait_for("its answer", || (check(&zdr, "a")["message"] == "done").then_some(()));
     let now = format!("2 {}", zdr.server_pid());
     wait_for("it to be asked of the new one", || (check(&zdr, "who")["message"] == now.as_str()).then_some(()));
+}
+
+#[test]
+fn what_a_check_uses_is_not_what_the_server_uses() {
+    let setup = with(&[]);
+    let script = setup.place("script.py");
+    fs::write(&script, "import time\nmuch = b'x' * 200_000_000\nprint('done', flush=True)\ntime.sleep(1000)\n")
+        .unwrap();
+    let zdr = setup.option("--check", &format!("a=exec:{} {script},timeout=1h", crate::python::python())).start();
+    wait_for("it to use much", || {
+        let pids = zdr.processes();
+        let sizes = pids.iter().filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/statm")).ok());
+        let pages = sizes.filter_map(|sizes| sizes.split(' ').nth(1)?.parse::<u64>().ok()).max();
+        // Looked at again, so that it goes on.
+        health(&zdr);
+        pages.is_some_and(|pages| pages * 4096 > 200_000_000).then_some(())
+    });
+    assert!(zdr.status()["memory_bytes"].as_u64().unwrap() < 100_000_000, "{}", zdr.status());
 }
 
 #[test]

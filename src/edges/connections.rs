@@ -81,10 +81,10 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// All its processes; `roots` are the main processes of all generations.
-    pub fn processes(&self, roots: &[i32]) -> Vec<i32> {
+    /// All its processes; those that are `known` are nobody's orphans.
+    pub fn processes(&self, known: &[i32]) -> Vec<i32> {
         let mut processes = tree(self.root);
-        processes.extend(orphans(roots, &marker(self.generation)));
+        processes.extend(orphans(known, &marker(self.generation)));
         processes.extend(self.control_group.iter().flat_map(ControlGroup::processes));
         // Most are found in two ways, and each costs a look at its descriptors.
         processes.sort_unstable();

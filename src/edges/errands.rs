@@ -59,11 +59,15 @@ impl Edges {
         alive: Alive,
         reply: oneshot::Sender<Result<Exit, String>>,
     ) {
+        let generation = purpose.generation().or(self.front);
+        let child = generation.and_then(|generation| self.children.get(&generation)).filter(|child| child.alive);
+        if child.is_none() && purpose.generation().is_some() {
+            let _ = reply.send(Err("the generation is gone".to_owned()));
+            return;
+        }
         self.errands_run += 1;
         let number = self.errands_run.to_string();
         let command = ["/bin/sh", "-c", command].map(OsString::from);
-        let generation = purpose.generation().or(self.front);
-        let child = generation.and_then(|generation| self.children.get(&generation)).filter(|child| child.alive);
         let mut environment = self.config.process.environment.clone();
         environment.push(("ZDR_PID".into(), child.map(|child| child.pid.to_string()).unwrap_or_default().into()));
         environment.push((MARKER.into(), number.clone().into()));
@@ -104,6 +108,12 @@ impl Edges {
     pub(super) fn errand_over(&mut self, errand: Errand, exit: Exit) {
         tree::kill(|| processes::orphans(&self.known(), &errand.marker));
         let _ = errand.reply.send(Ok(exit));
+    }
+
+    /// What belongs to errands that are about no generation and run on when one ends.
+    pub(super) fn orphans_of_others(&self, known: &[i32]) -> Vec<i32> {
+        let others = self.errands.values().filter(|errand| errand.purpose.generation().is_none());
+        others.flat_map(|errand| processes::orphans(known, &errand.marker)).collect()
     }
 
     pub(super) fn end_errand(&mut self, purpose: Purpose) {

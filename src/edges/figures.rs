@@ -33,6 +33,7 @@ pub struct Usage {
 #[derive(Clone, Debug, Default)]
 pub struct Subject {
     holders: Vec<Holder>,
+    known: Vec<i32>,
     doors: Doors,
     serving: Option<Generation>,
 }
@@ -40,17 +41,16 @@ pub struct Subject {
 impl Subject {
     /// The generations that this picture shows.
     pub fn of(picture: &Picture) -> Self {
-        let (holders, doors) = (picture.holders.clone(), picture.doors.clone());
-        Self { holders, doors, serving: picture.seated(SeatName::Serving) }
+        let (holders, known, doors) = (picture.holders.clone(), picture.known.clone(), picture.doors.clone());
+        Self { holders, known, doors, serving: picture.seated(SeatName::Serving) }
     }
 }
 
 impl Figures {
     /// Counts, which may take its time.
     pub fn of(subject: &Subject) -> Self {
-        let Subject { holders, doors, serving } = subject;
-        let roots: Vec<i32> = holders.iter().map(|holder| holder.root).collect();
-        let processes: Vec<Vec<i32>> = holders.iter().map(|holder| holder.processes(&roots)).collect();
+        let Subject { holders, known, doors, serving } = subject;
+        let processes: Vec<Vec<i32>> = holders.iter().map(|holder| holder.processes(known)).collect();
         let counts = count(&processes, doors).unwrap_or_else(|_| vec![Count::default(); holders.len()]);
         let its = holders.iter().position(|holder| Some(holder.generation) == *serving);
         Self {

@@ -162,7 +162,7 @@ impl Edges {
         generation: Generation,
         task: impl FnOnce(Quiesce) -> F,
     ) {
-        let roots = self.roots().into_iter().map(|(_, root)| root).collect();
+        let known = self.known();
         let sockets = match self.listeners.watch(generation) {
             Ok(sockets) => sockets,
             Err(error) => {
@@ -173,7 +173,7 @@ impl Edges {
         let Some(child) = self.children.get_mut(&generation) else { return };
         let idle = self.config.drain.idle;
         let holder = child.holder(generation);
-        let quiesce = Quiesce { holder, roots, sockets, idle, owner: self.owner.clone() };
+        let quiesce = Quiesce { holder, known, sockets, idle, owner: self.owner.clone() };
         child.quiesce = Some(Task::start(task(quiesce)));
     }
 
@@ -198,7 +198,8 @@ impl Edges {
     }
 
     pub(super) fn tree(&self, generation: Generation, child: &Child) -> Vec<i32> {
-        let known = self.known();
+        let mut known = self.known();
+        known.extend(self.orphans_of_others(&known));
         let mut tree = if child.alive { processes::tree(child.pid) } else { Vec::new() };
         tree.extend(processes::orphans(&known, &marker(generation)));
         // One that has emptied its environment is ended with the only generation that can have started it.

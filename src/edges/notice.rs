@@ -155,6 +155,8 @@ pub struct Picture {
     pub queues: Vec<Queue>,
     /// The generations that live, by their processes.
     pub holders: Vec<Holder>,
+    /// Processes that are nobody's orphans.
+    pub known: Vec<i32>,
     /// Where their connections are counted.
     pub doors: Doors,
     /// What instances have said last of their status, for people.

@@ -23,8 +23,8 @@ use crate::supervisor::Event;
 pub struct Quiesce {
     /// The generation that gets nothing new.
     pub holder: Holder,
-    /// The main processes of all generations.
-    pub roots: Vec<i32>,
+    /// Processes that are nobody's orphans.
+    pub known: Vec<i32>,
     /// Copies of its sockets.
     pub sockets: Vec<Watched>,
     /// How long to wait until no request is in flight.
@@ -158,9 +158,9 @@ impl Quiesce {
 
     /// None where the system does not tell.
     async fn count(&self) -> Option<Count> {
-        let (holder, roots) = (self.holder.clone(), self.roots.clone());
+        let (holder, known) = (self.holder.clone(), self.known.clone());
         let doors = Doors::of(self.sockets.iter());
-        let counts = spawn_blocking(move || count(&[holder.processes(&roots)], &doors)).await.ok()?.ok()?;
+        let counts = spawn_blocking(move || count(&[holder.processes(&known)], &doors)).await.ok()?.ok()?;
         counts.first().copied()
     }
 }

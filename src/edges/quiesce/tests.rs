@@ -69,7 +69,7 @@ fn watch(sockets: Vec<Watched>) -> mpsc::UnboundedReceiver<Notice> {
     let (owner, notices) = mpsc::unbounded_channel();
     let idle = Duration::ZERO;
     let holder = Holder { generation: Generation(1), root: own_pid(), control_group: None };
-    let quiesce = Quiesce { holder, roots: Vec::new(), sockets, idle, owner };
+    let quiesce = Quiesce { holder, known: Vec::new(), sockets, idle, owner };
     tokio::spawn(quiesce.run());
     notices
 }
