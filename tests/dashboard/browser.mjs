@@ -70,5 +70,11 @@ const obey = async ({ page, order, ...rest }) => {
   } catch (error) { answer = { page, error: error.message }; }
   process.stdout.write(`${JSON.stringify(answer)}\n`);
 };
-for await (const line of createInterface({ input: process.stdin })) obey(JSON.parse(line));
+// The orders for one page wait for each other, those for others do not.
+const turns = new Map();
+for await (const line of createInterface({ input: process.stdin })) {
+  const order = JSON.parse(line);
+  turns.set(order.page, Promise.resolve(turns.get(order.page)).then(() => obey(order)));
+}
+await Promise.all(turns.values());
 await browser.close();
