@@ -27,6 +27,8 @@ fn options_of(help: &str) -> BTreeSet<String> {
     let words = listed.flat_map(|line| line.split([' ', ',', '=', ']']));
     // Dots are behind one that may be given more than once.
     let words = words.map(|word| word.trim_end_matches("..."));
+    // A sentence of the help may end with one.
+    let words = words.map(|word| word.trim_end_matches('.'));
     words.filter(|word| word.starts_with('-') && !word.trim_start_matches('-').is_empty()).map(str::to_owned).collect()
 }
 
