@@ -16,6 +16,7 @@ mod dashboard;
 mod dialects;
 mod drain;
 mod environment_files;
+mod events;
 mod exchange;
 mod floors;
 mod frugal;
