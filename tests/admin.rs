@@ -235,6 +235,20 @@ fn the_status_for_people_names_what_matters() {
 }
 
 #[test]
+fn a_failed_reload_and_the_status_show_what_the_release_wrote_last() {
+    let zdr = started();
+    let release = "import sys; sys.stderr.write('first\\n  \\x1b[31mlast: \u{68ee}\\n'); sys.exit(7)";
+    let told = zdr.reload_to(&[python(), "-c", release]);
+    let why = "generation 2 exited with code 7 before it was ready; generation 1 serves on";
+    assert_eq!((told.code, told.error), (3, format!("zdr: {why}\n  | first\n  |   last: \u{68ee}\n")));
+    let status = zdr.client(&["status"]).out;
+    let wanted = format!("  last verdict: kept\n    {why}\n    | first\n    |   last: \u{68ee}\n");
+    assert!(status.contains(&wanted), "{status}");
+    let story = zdr.client(&["events", "--no-follow"]).out;
+    assert!(story.matches("| first\n").count() == 2, "{story}");
+}
+
+#[test]
 fn a_client_that_goes_away_changes_nothing() {
     let zdr = Setup::of(&sample(&["--start-after", "300ms"])).start();
     let mut stream = UnixStream::connect(zdr.admin()).unwrap();
