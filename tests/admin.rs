@@ -239,13 +239,14 @@ fn a_failed_reload_and_the_status_show_what_the_release_wrote_last() {
     let zdr = started();
     let release = "import sys; sys.stderr.write('first\\n  \\x1b[31mlast: \u{68ee}\\n'); sys.exit(7)";
     let told = zdr.reload_to(&[python(), "-c", release]);
-    let why = "generation 2 exited with code 7 before it was ready; generation 1 serves on";
+    let why = zdr.status()["last_verdict"]["reason"].as_str().unwrap().to_owned();
+    assert!(why.starts_with("generation 2 exited with code 7 before it was ready"), "{why}");
     assert_eq!((told.code, told.error), (3, format!("zdr: {why}\n  | first\n  |   last: \u{68ee}\n")));
-    let status = zdr.client(&["status"]).out;
+    let status = Told::from(zdr.client_command(&["status"]).env("COLUMNS", "500").output().unwrap()).out;
     let wanted = format!("  last verdict: kept\n    {why}\n    | first\n    |   last: \u{68ee}\n");
     assert!(status.contains(&wanted), "{status}");
     let story = zdr.client(&["events", "--no-follow"]).out;
-    assert!(story.matches("| first\n").count() == 2, "{story}");
+    assert!(story.matches("| first\n").count() == 1, "{story}");
 }
 
 #[test]

@@ -15,11 +15,13 @@ pub(in crate::client) struct Story {
     screen: Screen,
     /// The day of the last one.
     day: String,
+    /// What a generation had written by then: a failure and its verdict have the same.
+    output: Vec<String>,
 }
 
 impl Story {
     pub(in crate::client) fn new(screen: Screen) -> Self {
-        Self { screen, day: String::new() }
+        Self { screen, day: String::new(), output: Vec::new() }
     }
 
     /// The text of one event: a line, and what a generation wrote below it. On a terminal the time is short, and the day
@@ -46,7 +48,11 @@ impl Story {
             let before = if position == 0 { before.clone() } else { " ".repeat(indent) };
             let _ = writeln!(out, "{before}{line}");
         }
-        out.push_str(&self.screen.output(&" ".repeat(indent + event.chars().count()), &lines(&told["output"])));
+        let output = lines(&told["output"]);
+        if output != self.output {
+            out.push_str(&self.screen.output(&" ".repeat(indent + event.chars().count()), &output));
+        }
+        self.output = output;
         out
     }
 

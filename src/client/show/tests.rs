@@ -275,6 +275,17 @@ fn the_story_has_short_times_on_a_terminal_and_whole_ones_elsewhere() {
 }
 
 #[test]
+fn what_a_generation_wrote_is_shown_once_for_its_failure_and_the_verdict() {
+    let mut story = Story::new(PAPER);
+    let failed = json!({ "event": "failed", "message": "it exited", "output": ["oh"] });
+    let verdict = json!({ "event": "verdict", "message": "it exited; generation 1 serves on", "output": ["oh"] });
+    assert!(story.text(&failed.to_string()).ends_with("| oh\n"));
+    assert!(story.text(&verdict.to_string()).ends_with("serves on\n"));
+    assert!(story.text(&json!({ "event": "stopping" }).to_string()).ends_with("\n"));
+    assert!(story.text(&failed.to_string()).ends_with("| oh\n"));
+}
+
+#[test]
 fn an_event_that_cannot_be_read_is_shown_as_it_is() {
     assert!(Story::new(PAPER).text("nonsense").contains("nonsense"));
 }
