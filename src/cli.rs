@@ -163,10 +163,10 @@ pub struct RunOptions {
     #[arg(long, value_name = "PREFIX", value_parser = values::prefix, default_values = ["/health", "/_health"], help_heading = "Health and admin")]
     health_path: Vec<String>,
     /// A health check that is asked while somebody looks: NAME=SPEC and, behind commas, interval=10s, timeout=5s or critical.
-    /// SPEC: a path, a URL, `tcp` or `exec:COMMAND`, as for --ready. May be given more than once.
+    /// SPEC is a path, a URL, `tcp` or `exec:COMMAND`. May be given more than once.
     #[arg(long, value_name = "CHECK", value_parser = Check::parse, help_heading = "Health and admin")]
     check: Vec<Check>,
-    /// Ask the serving generation whether it is alive, and replace it when it is stuck. SPEC as of --check.
+    /// Ask the serving generation whether it is alive, and replace it when it is stuck. SPEC is that of a check.
     #[arg(long, value_name = "SPEC", value_parser = config::question, help_heading = "Health and admin")]
     live: Option<Ready>,
     /// How often it is asked.
