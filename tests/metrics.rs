@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 
 use crate::admin::health_address;
 use crate::harness::{Setup, Zdr, get, in_seat, sample, wait_for};
+use crate::python::server;
 
 pub const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
 pub const CLASSIC: &str = "text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
@@ -189,6 +190,28 @@ fn connections_are_counted_where_they_are_and_listeners_by_their_names() {
     assert_eq!(samples[&format!("zdr_accept_overflows_total{{listener=\"{udp}\"}}")], 0.0);
     assert!(!samples.contains_key(&format!("zdr_accept_queue{{listener=\"{udp}\"}}")));
     assert!(samples["zdr_tree_memory_bytes"] > 100_000.0 && samples["process_resident_memory_bytes"] > 100_000.0);
+}
+
+#[test]
+fn the_processor_time_of_an_old_generation_is_not_counted_again_after_a_cut_over() {
+    let busy = server("while time.process_time() < 1: pass\nserve(listener(), lambda path: 'x')");
+    let zdr = Setup::of(&busy).option("--bake", "60s").start();
+    let total = || samples(&scrape(&zdr, CLASSIC))["zdr_tree_cpu_seconds_total"];
+    let before = total();
+    assert!(before >= 0.9, "{before}");
+    assert_eq!(zdr.reload_to(&sample(&[])).code, 0);
+    // The figures of this one may be those of before.
+    let after = total();
+    assert!((before..before + 0.9).contains(&after), "{before} {after}");
+}
+
+#[test]
+fn checks_are_told_by_name_and_whether_they_are_critical() {
+    let setup = Setup::of(&sample(&[])).option("--check", "db=exec:false,critical");
+    let zdr = setup.option("--check", "up=exec:true").start();
+    let checks = ["db\",critical=\"true", "up\",critical=\"false"]
+        .map(|check| format!("zdr_check_healthy{{check=\"{check}\"}}"));
+    wait_for("both checks", || (values(&zdr, [&checks[0], &checks[1]]) == [0, 1]).then_some(()));
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub struct Figures {
     counts: HashMap<Generation, Count>,
     /// Of the serving generation's processes.
     pub usage: Usage,
+    /// Which served when that was counted.
+    pub serving: Option<Generation>,
 }
 
 /// What processes use.
@@ -55,6 +57,7 @@ impl Figures {
         let its = holders.iter().position(|holder| Some(holder.generation) == *serving);
         Self {
             usage: its.map(|at| Usage::of(&processes[at])).unwrap_or_default(),
+            serving: *serving,
             counts: holders.iter().map(|holder| holder.generation).zip(counts).collect(),
         }
     }

@@ -60,6 +60,9 @@ pub struct Report {
     pub memory_bytes: u64,
     /// Processor time of the same, in seconds.
     pub cpu_secs: f64,
+    /// Whose that is: figures may be a little older than the rest, and from before a cut-over.
+    #[serde(skip)]
+    pub used_by: Option<Generation>,
     /// How often a serving generation died.
     pub crashes: u64,
     /// The newest first.
@@ -149,6 +152,7 @@ impl Report {
             connections,
             memory_bytes: figures.usage.memory,
             cpu_secs: figures.usage.cpu.as_secs_f64(),
+            used_by: figures.serving,
             crashes: status.crashes,
             generations: status.generations.iter().map(|seat| Row::new(seat, picture, figures, reader)).collect(),
             listeners: picture.queues.iter().map(ListenerRow::from).collect(),

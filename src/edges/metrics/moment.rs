@@ -62,7 +62,7 @@ pub(super) struct Moment {
 impl Moment {
     pub(super) fn new(report: Report, tree_time: &TreeTime) -> Self {
         let used = Duration::try_from_secs_f64(report.cpu_secs).unwrap_or_default();
-        let tree_time = report.generation.map_or_else(|| tree_time.so_far(), |serving| tree_time.add(serving.0, used));
+        let tree_time = report.used_by.map_or_else(|| tree_time.so_far(), |serving| tree_time.add(serving.0, used));
         Self { report, process: Process::now(), tree_time }
     }
 
