@@ -99,8 +99,8 @@ fn named(text: &str) -> BTreeSet<String> {
 #[track_caller]
 fn all_are_there(named: &BTreeSet<String>) {
     let zdr = Setup::of(&sample(&[])).start();
-    let names = samples(&scrape(&zdr, CLASSIC)).into_keys();
-    let there: BTreeSet<String> = names.map(|name| name.split('{').next().unwrap().to_owned()).collect();
+    let scraped = samples(&scrape(&zdr, CLASSIC)).into_keys();
+    let there: BTreeSet<String> = scraped.map(|name| name.split('{').next().unwrap().to_owned()).collect();
     let missing: Vec<_> = named.difference(&there).collect();
     assert!(missing.is_empty(), "zdr has no {missing:?}");
 }

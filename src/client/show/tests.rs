@@ -281,7 +281,7 @@ fn what_a_generation_wrote_is_shown_once_for_its_failure_and_the_verdict() {
     let verdict = json!({ "event": "verdict", "message": "it exited; generation 1 serves on", "output": ["oh"] });
     assert!(story.text(&failed.to_string()).ends_with("| oh\n"));
     assert!(story.text(&verdict.to_string()).ends_with("serves on\n"));
-    assert!(story.text(&json!({ "event": "stopping" }).to_string()).ends_with("\n"));
+    assert!(story.text(&json!({ "event": "stopping" }).to_string()).ends_with('\n'));
     assert!(story.text(&failed.to_string()).ends_with("| oh\n"));
 }
 
