@@ -249,9 +249,7 @@ fn checks_are_asked_while_nothing_serves_and_end_with_zdr() {
 }
 
 /// In a network of its own, where the only resolver takes questions and never answers.
-#[test]
-fn a_resolver_that_does_not_answer_hangs_nothing_but_its_own_check() {
-    let setup = with(&["dns=http://nowhere.example:1/,timeout=300ms,interval=100ms", "other=exec:echo fine"]);
+fn with_a_silent_resolver(setup: Setup) -> Setup {
     let resolver = setup.place("resolv.conf");
     fs::write(&resolver, "nameserver 127.0.0.1\noptions timeout:30 attempts:2\n").unwrap();
     let silent = "import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('127.0.0.1', 53)); \
@@ -261,17 +259,35 @@ fn a_resolver_that_does_not_answer_hangs_nothing_but_its_own_check() {
          {{ {} -I -S -c \"{silent}\" | {{ read up; exec cat; }} & }} && exec \"$@\"",
         crate::python::python()
     );
-    let zdr = setup.through(&["unshare", "-rmn", "sh", "-c", &script, "sh"]).start();
+    setup.through(&["unshare", "-rmn", "sh", "-c", &script, "sh"])
+}
+
+/// The threads on which something is asked.
+fn asking(zdr: &Zdr) -> usize {
+    let threads = fs::read_dir(format!("/proc/{}/task", zdr.pid())).unwrap().flatten();
+    let names = threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "zdr-asks").count()
+}
+
+#[test]
+fn a_resolver_that_does_not_answer_hangs_nothing_but_its_own_check() {
+    let setup = with(&["dns=http://nowhere.example:1/,timeout=300ms,interval=100ms", "other=exec:echo fine"]);
+    let zdr = with_a_silent_resolver(setup).start();
     wait_for("it to hang", || (check(&zdr, "dns")["message"] == "no answer within 300ms").then_some(()));
     let begun = Instant::now();
     (0..50).for_each(|_| says(&zdr, "other", "healthy", "fine"));
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    let hanging = || {
-        let threads = fs::read_dir(format!("/proc/{}/task", zdr.pid())).unwrap().flatten();
-        let names = threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
-        names.filter(|name| name.trim() == "zdr-asks").count()
-    };
-    assert_eq!(hanging(), 1, "many intervals are over, and one thread still waits");
+    assert_eq!(asking(&zdr), 1, "many intervals are over, and one thread still waits");
+}
+
+#[test]
+fn a_resolver_that_does_not_answer_a_probe_is_not_asked_again_and_again() {
+    let setup = Setup::of(&sample(&[])).option("--ready", "http://nowhere.example:1/").option("--ready-limit", "20ms");
+    let zdr = with_a_silent_resolver(setup.option("--ready-interval", "10ms")).begin();
+    wait_for("it to hang", || zdr.log().contains("no answer from the resolver").then_some(()));
+    let begun = Instant::now();
+    wait_for("many probes", || (begun.elapsed() > Duration::from_millis(500)).then_some(()));
+    assert_eq!(asking(&zdr), 1);
 }
 
 #[test]

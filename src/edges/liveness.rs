@@ -42,7 +42,7 @@ async fn ask_again_and_again(live: Live, generation: Generation, owner: Owner) {
         // It has just shown that it is ready.
         sleep_until(begun + interval).await;
         begun = Instant::now();
-        let (answer, remains) = inquiry.put().await;
+        let (answer, mut remains) = inquiry.put().await;
         match answer {
             Ok(_) => {
                 if failed >= failures {

@@ -196,7 +196,7 @@ impl Probe {
         let streams = self.streams().await.unwrap_or_default();
         let to = match &url.unix_path {
             Some(_) => None,
-            None => Some(self.resolve(url, &streams).await?),
+            None => Some(self.resolve(url, &streams, course).await?),
         };
         if let Some((position, listener)) = streams.iter().find(|(_, listener)| is_at(listener, url, to)) {
             return self.get_from(*position, listener, |_| url.clone(), course).await;
@@ -211,10 +211,23 @@ impl Probe {
         self.judge(url.clone(), connection.stream, hook).await
     }
 
-    async fn resolve(&self, url: &Url, streams: &[(usize, Listener)]) -> Result<SocketAddr, String> {
-        let looking = look_up(&url.host, url.port, Alive::unwatched());
-        let addresses =
-            timeout(self.readiness.limit, looking).await.map_err(|_| "no answer from the resolver".to_owned())??;
+    /// One that hangs is not asked again before it has let go.
+    async fn resolve(
+        &self,
+        url: &Url,
+        streams: &[(usize, Listener)],
+        course: &mut Course,
+    ) -> Result<SocketAddr, String> {
+        let limit = self.readiness.limit;
+        let (alive, remains) = Alive::begin();
+        let looking = async {
+            if let Some(unanswered) = &mut course.unanswered {
+                unanswered.gone().await;
+            }
+            course.unanswered = Some(remains);
+            look_up(&url.host, url.port, alive).await
+        };
+        let addresses = timeout(limit, looking).await.map_err(|_| "no answer from the resolver".to_owned())??;
         let ours = |address: &&SocketAddr| streams.iter().any(|(_, listener)| is_at(listener, url, Some(**address)));
         let chosen = addresses.iter().find(ours).or(addresses.first());
         chosen.copied().ok_or_else(|| format!("`{}` has no address", url.host))

@@ -86,7 +86,7 @@ impl Round {
         (self.begun, self.under_way) = (Some(now), UnderWay::Asked);
         let (inquiry, tell, position) = (self.inquiry.clone(), self.tell.clone(), self.position);
         tokio::spawn(async move {
-            let (answer, remains) = inquiry.put().await;
+            let (answer, mut remains) = inquiry.put().await;
             let _ = tell.send((position, Said::Answer(answer)));
             remains.gone().await;
             let _ = tell.send((position, Said::Over));

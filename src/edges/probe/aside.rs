@@ -41,7 +41,7 @@ impl Alive {
 
 impl Remains {
     /// Waits until all of it has ended.
-    pub async fn gone(mut self) {
+    pub async fn gone(&mut self) {
         while self.0.recv().await.is_some() {}
     }
 }

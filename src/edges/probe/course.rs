@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::aside::Remains;
+
 /// Probes come at intervals of this share of the time that has passed: a start is noticed at most 3 % late.
 const SHARE: u32 = 32;
 
@@ -29,6 +31,8 @@ pub(super) struct Course {
     misses: u32,
     pub(super) hint: Words,
     pub(super) others: Words,
+    /// A question to the resolver that was not answered in time.
+    pub(super) unanswered: Option<Remains>,
 }
 
 /// Words that were found and are kept for a while.
@@ -38,7 +42,8 @@ pub(super) struct Words(Option<(Instant, String)>);
 impl Course {
     /// It begins now; questions come at least this often.
     pub(super) fn begin(longest: Duration) -> Self {
-        Self { started: Instant::now(), longest, misses: 0, hint: Words::default(), others: Words::default() }
+        let (hint, others) = (Words::default(), Words::default());
+        Self { started: Instant::now(), longest, misses: 0, hint, others, unanswered: None }
     }
 
     /// How long to wait until the next look, if the first come so close together.
