@@ -46,8 +46,11 @@ impl Browser {
                 .spawn()
                 .expect("node is there");
             let answers = BufReader::new(browser.stdout.take().unwrap());
-            std::thread::spawn(|| Browser::shared().hand_out(answers));
             let orders = Mutex::new(browser.stdin.take().unwrap());
+            std::thread::spawn(move || {
+                Browser::shared().hand_out(answers);
+                browser.wait()
+            });
             Browser { orders, waiting: Mutex::default(), opened: AtomicU64::new(0) }
         });
         &ONE
