@@ -156,7 +156,7 @@ pub struct RunOptions {
     #[arg(long, help_heading = "Process")]
     no_new_privs: bool,
 
-    /// Answer health questions on this TCP address; may be given more than once.
+    /// Answer health questions on this TCP address or Unix path (unix:/PATH[,mode=0666]); may be given more than once.
     #[arg(long, value_name = "ADDRESS", help_heading = "Health and admin")]
     health: Vec<String>,
     /// Under which path; may be given more than once.

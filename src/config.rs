@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub use self::check::{Check, Live, distinct_checks, interval, question};
 pub use self::process::{EnvironmentFile, INFINITY, Limit, Process, Resource, environment_text, umask};
-use crate::address::{Address, Listener};
+use crate::address::Listener;
 use crate::supervisor::Policy;
 use crate::url::Url;
 
@@ -26,7 +26,7 @@ pub struct Config {
     /// Where the admin socket is asked to be; None for the runtime directory.
     pub admin: Option<PathBuf>,
     /// Addresses that answer health questions.
-    pub health: Vec<Address>,
+    pub health: Vec<Listener>,
     /// The paths under which they answer.
     pub health_paths: Vec<String>,
     /// The addresses that are lent to the command.

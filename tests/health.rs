@@ -2,12 +2,16 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::admin::health_address;
-use crate::harness::{DEADLINE, Setup, Zdr, get, sample, wait_for};
+use crate::harness::{DEADLINE, Setup, Told, Zdr, get, sample, wait_for};
+use crate::python::python;
 
 fn started() -> Zdr {
     Setup::of(&sample(&[])).option("--health", "127.0.0.1:0").start()
@@ -243,6 +247,74 @@ fn a_health_address_in_use_is_refused() {
     let told = Setup::of(&sample(&[])).flag("--quiet").option("--health", &address).output();
     assert_eq!(told.code, 2, "{told:?}");
     assert!(told.error.contains(&format!("cannot answer health questions on {address}")), "{told:?}");
+}
+
+/// The answer to a GET on a Unix path.
+fn get_on(path: &str, target: &str) -> String {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(stream, "GET {target} HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn health_may_be_asked_for_on_a_unix_path_by_everybody_until_zdr_ends() {
+    let setup = Setup::of(&sample(&[]));
+    let path = setup.place("health");
+    let mut zdr = setup.option("--health", &format!("unix:{path}")).option("--health", "127.0.0.1:0").start();
+    assert!(zdr.log().contains(&format!("address=unix:{path}")), "{}", zdr.log());
+    assert!(get_on(&path, "/health").contains("\"status\":\"healthy\""));
+    assert!(get_on(&path, "/v1/events?follow=false").contains("event: serving"));
+    assert!(get_on(&path, "/v1/status").contains(" 404 Not Found\r\n"));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+    std::fs::set_permissions(zdr.folder(), PermissionsExt::from_mode(0o755)).unwrap();
+    let script = "import os, socket, sys\n\
+        os.setuid(65534)\n\
+        s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n\
+        s.sendall(b'GET /readyz HTTP/1.0\\r\\n\\r\\n')\n\
+        print(s.recv(4096).decode())";
+    let told: Told = Command::new(python()).args(["-I", "-S", "-c", script, &path]).output().unwrap().into();
+    assert!(told.out.contains(" 200 OK"), "{told:?}");
+    zdr.signal(Signal::SIGTERM);
+    zdr.ended();
+    assert!(!std::path::Path::new(&path).exists());
+}
+
+#[test]
+fn the_path_of_a_dead_zdr_is_taken_over_and_that_of_a_living_one_is_not() {
+    let setup = Setup::of(&sample(&[]));
+    let path = setup.place("health");
+    let health = format!("unix:{path},mode=0600");
+    let mut first = setup.option("--health", &health).start();
+    let told = Setup::of(&sample(&[])).option("--health", &health).output();
+    assert_eq!(told.code, 2, "{told:?}");
+    assert!(told.error.contains(&format!("process {} (zdr) listens there", first.pid())), "{told:?}");
+    assert!(get_on(&path, "/health").contains(" 200 OK\r\n"));
+    first.signal(Signal::SIGKILL);
+    first.ended();
+    assert!(std::path::Path::new(&path).exists());
+    let second = Setup::of(&sample(&[])).option("--health", &health).start();
+    let report = get_on(&path, "/health");
+    assert!(report.contains(&format!("\"pid\":{},", second.pid())), "{report}");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let file = second.place("file");
+    std::fs::write(&file, "").unwrap();
+    let told = Setup::of(&sample(&[])).option("--health", &format!("unix:{file}")).output();
+    assert_eq!((told.code, told.error.contains("there is a file that is no socket")), (2, true), "{told:?}");
+}
+
+#[test]
+fn every_answer_is_for_now_only_and_no_guess_is_made_at_what_it_is() {
+    let zdr = started();
+    for request in ["GET /health", "GET /nothing", "POST /health", "GET /health/$stream?poll_interval=0"] {
+        let answer =
+            raw(&zdr, &format!("{request} HTTP/1.1\r\nHost: z\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
+        for header in ["cache-control: no-store", "x-content-type-options: nosniff", "content-type: application/json"] {
+            assert!(answer.lines().any(|line| line == header), "{header}: {answer}");
+        }
+    }
 }
 
 #[test]

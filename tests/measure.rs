@@ -15,6 +15,8 @@ mod harness;
 #[path = "../src/rehearse/load.rs"]
 #[expect(dead_code, reason = "the measurements need less of it than `zdr rehearse`")]
 mod load;
+mod looking;
+mod many;
 #[expect(dead_code, reason = "shared with the tests, which try more of them")]
 mod servers;
 

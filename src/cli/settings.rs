@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{CaptureMode, RunArgs};
-use crate::address::{Address, Listener};
+use crate::address::{Address, Listener, Options};
 use crate::config::{self, Capture, Config, Drain, EnvironmentFile, Live, Process, Readiness, Ready, servers};
 use crate::runtime_directory::name_for;
 use crate::supervisor::Policy;
@@ -134,10 +134,24 @@ fn listeners(given: &[String], port: Option<String>) -> Result<Vec<Listener>, St
     Ok(listeners)
 }
 
-fn health_address(given: &str) -> Result<Address, String> {
-    let listener = Listener::parse(given, "health").map_err(|error| format!("--health: {error}"))?;
-    match listener.address {
-        Address::Tcp(_) => Ok(listener.address),
-        other => Err(format!("--health: {other} is no TCP address; write for example 127.0.0.1:9000")),
+/// A TCP address, or a path with its rights; everybody may ask there, as nothing can be changed.
+fn health_address(given: &str) -> Result<Listener, String> {
+    let mut listener = Listener::parse(given, "health").map_err(|error| format!("--health: {error}"))?;
+    let asked = &listener.options;
+    let rights =
+        Options { mode: asked.mode, owner: asked.owner.clone(), group: asked.group.clone(), ..Options::default() };
+    match &listener.address {
+        Address::Udp(_) | Address::Abstract(_) => Err(format!(
+            "--health: {} is no TCP address and no path; write for example 127.0.0.1:9000 or unix:/run/app-health.sock",
+            listener.address
+        )),
+        _ if *asked != rights => {
+            Err(format!("--health: `{given}` has keys of a listener; only mode, owner and group fit here"))
+        }
+        Address::Tcp(_) => Ok(listener),
+        Address::Unix(_) => {
+            listener.options.mode.get_or_insert(0o666);
+            Ok(listener)
+        }
     }
 }

@@ -59,6 +59,7 @@ pub struct Admin {
     metrics: Metrics,
     waiting: HashMap<Ticket, oneshot::Sender<Verdict>>,
     newest: Ticket,
+    _health: Vec<HealthAddress>,
     _tasks: Vec<Task>,
 }
 
@@ -88,11 +89,11 @@ impl Admin {
             joins.serve(routes.clone()),
             Task::start(serve(address.door()?, limits, Some(uid), move |asked| admin.clone().admin(asked))),
         ];
-        for door in health {
+        for door in &health {
             let routes = routes.clone();
             tasks.push(Task::start(serve(door.door()?, limits, None, move |asked| routes.clone().health(asked))));
         }
-        Ok(Self { address, story, metrics, waiting: HashMap::new(), newest: Ticket(0), _tasks: tasks })
+        Ok(Self { address, story, metrics, waiting: HashMap::new(), newest: Ticket(0), _health: health, _tasks: tasks })
     }
 
     /// Where the admin socket is.

@@ -5,10 +5,11 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 
-use nix::sys::socket::{UnixAddr, getsockname};
+use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, UnixAddr, getsockname};
 
 use super::cgroup::ControlGroup;
 use super::kernel::sock_diag::SockDiag;
@@ -39,8 +40,8 @@ impl Count {
 /// By what the kernel knows the connections that were accepted on some sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Doors {
-    /// Of TCP sockets.
-    pub ports: HashSet<u16>,
+    /// Of TCP sockets: the port, with any address of the family, as the kernel lists each family by itself.
+    pub ports: HashSet<SocketAddr>,
     /// What Unix sockets were bound to, which is not the path that clients know.
     pub names: HashSet<Vec<u8>>,
 }
@@ -52,7 +53,9 @@ impl Doors {
         for at in sockets {
             match at.listener.address {
                 Address::Tcp(address) => {
-                    doors.ports.insert(address.port());
+                    let any =
+                        if is_ipv6(&at.socket) { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+                    doors.ports.insert(SocketAddr::new(any, address.port()));
                 }
                 Address::Unix(_) | Address::Abstract(_) => doors.names.extend(name(&at.socket)),
                 Address::Udp(_) => {}
@@ -60,6 +63,12 @@ impl Doors {
         }
         doors
     }
+}
+
+/// Java binds IPv6 sockets to IPv4 addresses, so the address does not tell.
+fn is_ipv6(socket: &impl AsRawFd) -> bool {
+    getsockname::<SockaddrStorage>(socket.as_raw_fd())
+        .is_ok_and(|address| address.family() == Some(AddressFamily::Inet6))
 }
 
 /// A name as `sock_diag(7)` gives it: an abstract one begins with a zero byte.

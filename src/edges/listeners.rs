@@ -25,6 +25,7 @@ pub use error::ListenError;
 pub use inherited::Inherited;
 use lane::{Lane, Way};
 use path::Named;
+pub use path::OwnPath;
 use queue::sweep;
 pub use queue::{Queue, is_shut_down, waiting};
 use tokio::net::TcpSocket;

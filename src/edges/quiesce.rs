@@ -151,7 +151,7 @@ impl Quiesce {
         let mut diag = SockDiag::open()?;
         let mut cookies = HashSet::new();
         for port in Doors::of(self.own()).ports {
-            cookies.extend(diag.half_open(port)?);
+            cookies.extend(diag.half_open(port.port())?);
         }
         Ok(cookies)
     }

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use crate::address::Address;
+use crate::address::{Address, Listener};
 use crate::edges::http_server::Door;
+use crate::edges::listeners::{ListenError, OwnPath};
 use crate::runtime_directory::beside;
 
 /// The admin socket, held as long as this lives, and removed when it is dropped.
@@ -49,6 +49,8 @@ pub enum AdminError {
         /// How.
         source: io::Error,
     },
+    /// The path of a health address cannot be had.
+    HealthPath(ListenError),
 }
 
 impl fmt::Display for AdminError {
@@ -72,6 +74,7 @@ impl fmt::Display for AdminError {
             Self::Health { address, source } => {
                 write!(f, "cannot answer health questions on {address}: {}; choose another --health", words(source))
             }
+            Self::HealthPath(error) => write!(f, "--health: {error}"),
         }
     }
 }
@@ -85,6 +88,7 @@ impl std::error::Error for AdminError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Make { source, .. } | Self::Health { source, .. } => Some(source),
+            Self::HealthPath(error) => Some(error),
             Self::Running { .. } | Self::NotPrivate(_) | Self::TooLong(_) => None,
         }
     }
@@ -188,28 +192,52 @@ fn write_pid(lock: &mut File) -> io::Result<()> {
     writeln!(lock, "{}", std::process::id())
 }
 
-/// An address that answers health questions only.
+/// An address that answers health questions only, held as long as this lives.
 #[derive(Debug)]
 pub struct HealthAddress {
     /// Where it is, with the port that the kernel chose.
-    pub address: SocketAddr,
-    listener: std::net::TcpListener,
+    pub address: Address,
+    socket: HealthSocket,
+}
+
+#[derive(Debug)]
+enum HealthSocket {
+    Tcp(std::net::TcpListener),
+    Path(OwnPath),
 }
 
 impl HealthAddress {
     /// Binds it.
-    pub fn bind(asked: &Address) -> Result<Self, AdminError> {
-        let failed = |source| AdminError::Health { address: asked.to_string(), source };
-        let Address::Tcp(address) = asked else {
-            return Err(failed(io::Error::other("write a TCP address such as 127.0.0.1:9000")));
-        };
-        let listener = std::net::TcpListener::bind(address).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { address, listener })
+    pub fn bind(asked: &Listener) -> Result<Self, AdminError> {
+        let failed = |source| AdminError::Health { address: asked.address.to_string(), source };
+        match &asked.address {
+            Address::Tcp(address) => {
+                let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+                let address = Address::Tcp(listener.local_addr().map_err(failed)?);
+                Ok(Self { address, socket: HealthSocket::Tcp(listener) })
+            }
+            Address::Unix(path) => {
+                let socket = HealthSocket::Path(OwnPath::bind(path, asked).map_err(AdminError::HealthPath)?);
+                Ok(Self { address: asked.address.clone(), socket })
+            }
+            Address::Udp(_) | Address::Abstract(_) => Err(failed(io::Error::other(
+                "write a TCP address such as 127.0.0.1:9000, or a path such as unix:/run/x",
+            ))),
+        }
     }
 
-    pub(super) fn door(self) -> io::Result<Door> {
-        self.listener.set_nonblocking(true)?;
-        tokio::net::TcpListener::from_std(self.listener).map(Door::Tcp)
+    pub(super) fn door(&self) -> io::Result<Door> {
+        match &self.socket {
+            HealthSocket::Tcp(listener) => {
+                let listener = listener.try_clone()?;
+                listener.set_nonblocking(true)?;
+                tokio::net::TcpListener::from_std(listener).map(Door::Tcp)
+            }
+            HealthSocket::Path(path) => {
+                let listener = UnixListener::from(path.socket().try_clone()?);
+                listener.set_nonblocking(true)?;
+                tokio::net::UnixListener::from_std(listener).map(Door::Unix)
+            }
+        }
     }
 }

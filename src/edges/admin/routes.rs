@@ -104,13 +104,15 @@ impl Routes {
     }
 
     async fn aspect(&self, aspect: Aspect) -> Answer {
+        if aspect == Aspect::Live {
+            return json_answer(StatusCode::OK, &json!({ "live": true }));
+        }
         let Some(picture) = self.picture().await else { return gone() };
         let status = &picture.status;
         match aspect {
-            Aspect::Live => json_answer(StatusCode::OK, &json!({ "live": true })),
             Aspect::Ready => said(status.ready, &json!({ "ready": status.ready, "state": status.state })),
             Aspect::Startup => said(status.started, &json!({ "started": status.started, "state": status.state })),
-            Aspect::Full | Aspect::Stream => {
+            Aspect::Full | Aspect::Live | Aspect::Stream => {
                 let report = self.report(&picture, For::Everybody, Wanted::AtOnce).await;
                 said(report.status != Health::Unhealthy, &report)
             }

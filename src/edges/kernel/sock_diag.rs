@@ -141,11 +141,15 @@ impl SockDiag {
         Ok(cookies.into_iter().collect())
     }
 
-    /// The established and closing connections whose local port is `port`.
-    pub fn connections(&mut self, port: u16) -> io::Result<Vec<Connection>> {
+    /// The established and closing connections that came through a socket on this port and of this address's family: those
+    /// of IPv4 clients to `[::]` are IPv6.
+    pub fn connections(&mut self, door: SocketAddr) -> io::Result<Vec<Connection>> {
         let states = state::OPEN.iter().fold(0, |all, state| all | 1 << state);
-        let mut connections = self.dump(libc::IPPROTO_TCP, states, wire::TCP_INFO, Some(port), |found| {
-            let exchange = Exchange::read(found)?;
+        let family = if door.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let request = Request::dump(family, libc::IPPROTO_TCP, states, wire::TCP_INFO, Some(door.port()));
+        let mut connections = self.dump_whole(&request, |payload| {
+            let found = Found::read(payload)?;
+            let exchange = Exchange::read(&found)?;
             Ok(Connection {
                 local: canonical(found.local),
                 peer: canonical(found.peer),

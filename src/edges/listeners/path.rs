@@ -15,7 +15,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, getsoc
 use nix::unistd::{Group, User};
 
 use super::ListenError;
-use super::make::{self, listen_again};
+use super::make::{listen_again, refused};
 use crate::address::{LONGEST_UNIX_PATH, Listener};
 use crate::edges::processes::program;
 
@@ -81,24 +81,10 @@ impl Named {
 
     fn make(&self, slot: usize, listener: &Listener) -> io::Result<Side> {
         let path = side_path(&self.path, slot)?;
-        remove(&path)?;
-        let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        bind(socket.as_raw_fd(), &UnixAddr::new(&path)?)?;
         // As the one that has the name now, so that a server which has set them itself need not do so again.
         let like = fs::symlink_metadata(&self.path).ok().filter(|_| self.sides.contains_key(&self.steered));
-        let mode = listener.options.mode.or(like.as_ref().map(|like| like.mode() & 0o777));
-        if let Some(mode) = mode {
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
-        }
-        let owner = listener.options.owner.as_deref().map(user).transpose()?.or(like.as_ref().map(MetadataExt::uid));
-        let group = listener.options.group.as_deref().map(group).transpose()?;
-        let group = group.or(like.as_ref().map(MetadataExt::gid));
-        let file = fs::symlink_metadata(&path)?;
-        if owner.is_some_and(|owner| owner != file.uid()) || group.is_some_and(|group| group != file.gid()) {
-            chown(&path, owner, group)?;
-        }
-        listen_again(listener, &socket)?;
-        Ok(Side { socket, inode: file.ino(), path })
+        let (socket, inode) = make(&path, listener, like.as_ref())?;
+        Ok(Side { socket, path, inode })
     }
 
     /// Every socket.
@@ -200,6 +186,61 @@ impl Drop for Named {
     }
 }
 
+/// A socket of zdr's own, on a path. It goes with this.
+#[derive(Debug)]
+pub struct OwnPath {
+    path: PathBuf,
+    inode: u64,
+    socket: OwnedFd,
+}
+
+impl OwnPath {
+    /// Binds it beside the path, and gives it the name when it is as it should be.
+    pub fn bind(path: &Path, listener: &Listener) -> Result<Self, ListenError> {
+        may_be_replaced(path, listener)?;
+        let made = || {
+            let beside = beside(path, "new")?;
+            let (socket, inode) = make(&beside, listener, None)?;
+            fs::rename(&beside, path)?;
+            Ok(Self { path: path.to_owned(), inode, socket })
+        };
+        made().map_err(|source| ListenError::socket(listener, source))
+    }
+
+    /// The socket, which listens.
+    pub fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+}
+
+impl Drop for OwnPath {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
+            let _ = remove(&self.path);
+        }
+    }
+}
+
+/// A socket that listens on this path, with the rights that were asked for or else those of another, and its file's inode.
+fn make(path: &Path, listener: &Listener, like: Option<&fs::Metadata>) -> io::Result<(OwnedFd, u64)> {
+    remove(path)?;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let mode = listener.options.mode.or(like.map(|like| like.mode() & 0o777));
+    if let Some(mode) = mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    let owner = listener.options.owner.as_deref().map(user).transpose()?.or(like.map(MetadataExt::uid));
+    let group = listener.options.group.as_deref().map(group).transpose()?;
+    let group = group.or(like.map(MetadataExt::gid));
+    let file = fs::symlink_metadata(path)?;
+    if owner.is_some_and(|owner| owner != file.uid()) || group.is_some_and(|group| group != file.gid()) {
+        chown(path, owner, group)?;
+    }
+    listen_again(listener, &socket)?;
+    Ok((socket, file.ino()))
+}
+
 fn side_path(path: &Path, slot: usize) -> io::Result<PathBuf> {
     beside(path, &slot.to_string())
 }
@@ -262,5 +303,5 @@ pub(super) fn bind_abstract(name: &str, listener: &Listener) -> Result<OwnedFd, 
         listen_again(listener, &socket)?;
         Ok(socket)
     };
-    made().map_err(|source: io::Error| make::refused(listener, source))
+    made().map_err(|source: io::Error| refused(listener, source))
 }

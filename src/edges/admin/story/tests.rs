@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::*;
 use crate::edges::http_server::{Answer, Body, Door, Limits, serve};
@@ -98,15 +98,19 @@ async fn a_reader_that_is_too_slow_is_told_so_and_let_go_and_keeps_nobody_waitin
         let body = Body::Live(follow(Place::behind(&read, 0), true));
         ready(Answer { status: StatusCode::OK, headers: Vec::new(), body })
     };
-    let _server = tokio::spawn(serve(Door::Tcp(listener), Limits::default(), None, answer));
-    let mut client = TcpStream::connect(address).await.unwrap();
+    let limits = Limits { answer_time: Duration::from_secs(60), ..Limits::default() };
+    let _server = tokio::spawn(serve(Door::Tcp(listener), limits, None, answer));
+    // A small window, so that little is on its way to a client that does not read.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut client = socket.connect(address).await.unwrap();
     client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
     let mut heard = Vec::new();
     while !heard.ends_with(b"}\n\n") {
         heard.push(client.read_u8().await.unwrap());
     }
     // More than the kernel takes for a client that does not read.
-    for _ in 0..200 {
+    for _ in 0..40 {
         story.send_modify(|story| {
             let output = vec!["x".repeat(200_000)];
             let news = News::Crashed { generation: Generation(1), exit: String::new(), then: String::new(), output };
@@ -115,7 +119,7 @@ async fn a_reader_that_is_too_slow_is_told_so_and_let_go_and_keeps_nobody_waitin
         tokio::task::yield_now().await;
     }
     let mut rest = Vec::new();
-    timeout(Duration::from_secs(5), client.read_to_end(&mut rest)).await.expect("it ends").unwrap();
+    timeout(Duration::from_secs(60), client.read_to_end(&mut rest)).await.expect("it ends").unwrap();
     let end = String::from_utf8_lossy(&rest[rest.len() - 100..]).into_owned();
     assert!(end.contains("\n\n: too slow, ") && end.ends_with("; reconnect with Last-Event-ID\n\n"), "{end}");
 }

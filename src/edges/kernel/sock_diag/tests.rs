@@ -36,8 +36,8 @@ impl Pair {
     }
 
     fn connection(&mut self) -> Connection {
-        let port = self.listener.local_addr().unwrap().port();
-        let connections = self.diag.connections(port).unwrap();
+        let address = self.listener.local_addr().unwrap();
+        let connections = self.diag.connections(address).unwrap();
         assert_eq!(connections.len(), 1);
         connections[0]
     }
@@ -101,7 +101,7 @@ fn an_ipv4_client_of_a_dual_stack_listener_is_found_in_either_clothes() {
     let plain = client.local_addr().unwrap();
     assert_eq!(diag.accepted(plain, client.peer_addr().unwrap()).unwrap(), by);
     assert_eq!(diag.accepted(peer, server.local_addr().unwrap()).unwrap(), by);
-    let connections = diag.connections(port).unwrap();
+    let connections = diag.connections(listener.local_addr().unwrap()).unwrap();
     assert_eq!(connections.len(), 1);
     assert_eq!((connections[0].peer, connections[0].inode), (plain, inode(&server)));
     assert_eq!(connections[0].local, client.peer_addr().unwrap());
@@ -173,12 +173,12 @@ fn a_handshake_is_half_open_until_the_clients_last_word_counts() {
     assert!(diag.half_open(address.port()).unwrap().is_empty());
     let mut client = TcpStream::connect(address).unwrap();
     assert_eq!(diag.half_open(address.port()).unwrap().len(), 1);
-    assert_eq!(diag.connections(address.port()).unwrap(), []);
+    assert_eq!(diag.connections(address).unwrap(), []);
     let own = client.local_addr().unwrap();
     assert_eq!(diag.accepted(own, address).unwrap(), Accepted::Waiting);
     client.write_all(b"GET").unwrap();
     assert!(diag.half_open(address.port()).unwrap().is_empty());
-    assert!(diag.connections(address.port()).unwrap()[0].busy);
+    assert!(diag.connections(address).unwrap()[0].busy);
 }
 
 #[expect(unsafe_code, reason = "neither nix nor rustix knows TCP_DEFER_ACCEPT")]
@@ -205,7 +205,7 @@ fn a_dump_of_many_datagrams_is_whole() {
     let address = listener.local_addr().unwrap();
     let pairs: Vec<_> =
         (0..MANY).map(|_| (TcpStream::connect(address).unwrap(), listener.accept().unwrap().0)).collect();
-    let connections = SockDiag::open().unwrap().connections(address.port()).unwrap();
+    let connections = SockDiag::open().unwrap().connections(address).unwrap();
     assert_eq!(connections.len(), MANY);
     for (client, server) in &pairs {
         let peer = client.local_addr().unwrap();
