@@ -40,9 +40,9 @@ mod watchdog;
 mod words;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
+use std::{io, mem};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as Moment, sleep, sleep_until, timeout};
@@ -54,6 +54,7 @@ use self::connections::Doors;
 use self::errands::Errand;
 use self::identity::Identity;
 use self::instances::Child;
+use self::kernel::code;
 use self::last_words::Relays;
 use self::listeners::{Listeners, Reach, Watched};
 use self::names::Names;
@@ -241,11 +242,14 @@ impl Edges {
                 if let Some(child) = self.children.get_mut(&generation) {
                     child.quiesce = None;
                 }
-                self.served = true;
                 self.watch_over(generation);
                 let begun = Moment::now();
                 failed("steer connections", self.listeners.steer(generation));
                 self.admin.counted().cut_over(begun.elapsed());
+                if !mem::replace(&mut self.served, true) {
+                    // What it took to begin.
+                    code::let_go();
+                }
             }
             Action::Hold => {
                 self.watch_over_nobody();

@@ -37,7 +37,6 @@ impl Browser {
         static ONE: LazyLock<Browser> = LazyLock::new(|| {
             let modules = format!("{ROOT}/target/dashboard");
             assert!(Path::new(&modules).join("node_modules").exists(), "run tests/dashboard/install first");
-            #[expect(clippy::zombie_processes, reason = "it ends after this process, which reaps nothing any more")]
             let mut browser = Command::new("node")
                 .arg(format!("{ROOT}/tests/dashboard/browser.mjs"))
                 .arg(modules)

@@ -12,6 +12,7 @@ use super::cgroup::ControlGroup;
 use super::child::Start;
 use super::connections::{Holder, MARKER, marker};
 use super::kernel::allocator::give_back;
+use super::kernel::code;
 use super::kernel::keeper::Keeper;
 use super::kernel::pidfd::PidFd;
 use super::last_words::Outlet;
@@ -223,6 +224,7 @@ impl Edges {
             warn!(%generation, dropped, "connections that nobody was left to answer were closed");
         }
         give_back();
+        code::let_go();
     }
 
     /// The generations that live.

@@ -5,6 +5,7 @@
 
 pub mod allocator;
 pub mod clone;
+pub mod code;
 mod companion;
 pub mod keeper;
 pub mod membarrier;
