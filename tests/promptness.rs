@@ -16,7 +16,7 @@ const CONNECTIONS: usize = 10_000;
 const PROMPT: Duration = Duration::from_millis(5);
 
 /// A debug binary is not built to be fast; its bound is there to notice what waits for something.
-const PROMPT_IN_DEBUG: Duration = Duration::from_millis(25);
+const PROMPT_IN_DEBUG: Duration = Duration::from_millis(50);
 
 /// How long it takes until the whole answer is there.
 fn asked(address: SocketAddr, path: &str) -> Duration {
