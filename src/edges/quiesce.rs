@@ -78,10 +78,10 @@ impl Quiesce {
     pub async fn look_behind(self) {
         let _ = spawn_blocking(wait_for_packets_under_way).await;
         let begun = Instant::now();
-        let mut unfinished = self.half_open().unwrap_or_default();
+        let mut unfinished = self.half_open().await;
         while !unfinished.is_empty() && begun.elapsed() < HALF_OPEN_LIMIT {
             sleep(QUEUE_INTERVAL).await;
-            let still = self.half_open().unwrap_or_default();
+            let still = self.half_open().await;
             unfinished.retain(|cookie| still.contains(cookie));
         }
         let waiting = self.own().map(|at| waiting(&at.listener, at.socket.as_fd())).sum();
@@ -95,13 +95,13 @@ impl Quiesce {
 
     async fn until_the_queue_is_empty(&self) {
         let begun = Instant::now();
-        let mut unfinished = self.half_open().unwrap_or_default();
+        let mut unfinished = self.half_open().await;
         loop {
             if self.own().all(|at| waiting(&at.listener, at.socket.as_fd()) == 0) {
                 if unfinished.is_empty() || begun.elapsed() > HALF_OPEN_LIMIT {
                     return;
                 }
-                let still = self.half_open().unwrap_or_default();
+                let still = self.half_open().await;
                 unfinished.retain(|cookie| still.contains(cookie));
             }
             sleep(QUEUE_INTERVAL).await;
@@ -147,13 +147,18 @@ impl Quiesce {
         }
     }
 
-    fn half_open(&self) -> io::Result<HashSet<u64>> {
-        let mut diag = SockDiag::open()?;
-        let mut cookies = HashSet::new();
-        for port in Doors::of(self.own()).ports {
-            cookies.extend(diag.half_open(port.port())?);
-        }
-        Ok(cookies)
+    /// The kernel looks through its whole table of connections for them, which takes milliseconds. None where it does not tell.
+    async fn half_open(&self) -> HashSet<u64> {
+        let ports = Doors::of(self.own()).ports;
+        let look = move || -> io::Result<HashSet<u64>> {
+            let mut diag = SockDiag::open()?;
+            let mut cookies = HashSet::new();
+            for port in ports {
+                cookies.extend(diag.half_open(port.port())?);
+            }
+            Ok(cookies)
+        };
+        spawn_blocking(look).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// None where the system does not tell.
