@@ -42,6 +42,8 @@ impl Count {
 pub struct Doors {
     /// Of TCP sockets: the port, with any address of the family, as the kernel lists each family by itself.
     pub ports: HashSet<SocketAddr>,
+    /// The same, with the addresses that clients reach.
+    addresses: HashSet<SocketAddr>,
     /// What Unix sockets were bound to, which is not the path that clients know.
     pub names: HashSet<Vec<u8>>,
 }
@@ -56,12 +58,21 @@ impl Doors {
                     let any =
                         if is_ipv6(&at.socket) { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
                     doors.ports.insert(SocketAddr::new(any, address.port()));
+                    doors.addresses.insert(address);
                 }
                 Address::Unix(_) | Address::Abstract(_) => doors.names.extend(name(&at.socket)),
                 Address::Udp(_) => {}
             }
         }
         doors
+    }
+}
+
+impl Doors {
+    /// True where a connection to this address came through one of them.
+    fn lead_to(&self, local: SocketAddr) -> bool {
+        let is_it = |door: &SocketAddr| door.port() == local.port() && (door.ip().is_unspecified() || *door == local);
+        self.addresses.iter().any(is_it)
     }
 }
 
@@ -102,30 +113,47 @@ impl Holder {
     }
 }
 
+/// Counts the connections through these doors that somebody has accepted: where only one generation lives, that is it, and
+/// half the cost is saved, which is to look at each of its descriptors.
+pub fn count_all(doors: &Doors) -> io::Result<Count> {
+    let mut count = Count::default();
+    each(doors, |inode, local, busy, surely_busy| {
+        if inode != 0 && local.is_none_or(|local| doors.lead_to(local)) {
+            count.add(busy, surely_busy);
+        }
+    })?;
+    Ok(count)
+}
+
 /// Counts the connections through these doors that each of these groups of processes holds.
 ///
 /// The kernel lists all connections of a port at once, so asking about several costs hardly more than about one.
 pub fn count(holders: &[Vec<i32>], doors: &Doors) -> io::Result<Vec<Count>> {
-    let mut diag = SockDiag::open()?;
-    let held = holders.iter().map(|processes| sockets(processes)).collect::<io::Result<Vec<HashSet<u32>>>>()?;
+    let held = holders.iter().map(|processes| sockets(processes)).collect::<io::Result<Vec<_>>>()?;
     let mut counts = vec![Count::default(); holders.len()];
-    let mut add = |inode: u32, busy: bool, surely_busy: bool| {
+    each(doors, |inode, _, busy, surely_busy| {
         for (count, _) in counts.iter_mut().zip(&held).filter(|(_, held)| held.contains(&inode)) {
             count.add(busy, surely_busy);
         }
-    };
+    })?;
+    Ok(counts)
+}
+
+/// Shows every connection: its inode, the address that its client reached, and whether it is busy, doubtfully and surely.
+fn each(doors: &Doors, mut show: impl FnMut(u32, Option<SocketAddr>, bool, bool)) -> io::Result<()> {
+    let mut diag = SockDiag::open()?;
     for port in &doors.ports {
         for connection in diag.connections(*port)? {
-            add(connection.inode, connection.busy, connection.surely_busy);
+            show(connection.inode, Some(connection.local), connection.busy, connection.surely_busy);
         }
     }
     if !doors.names.is_empty() {
         for connection in diag.unix_connections(&doors.names)? {
             // The kernel keeps no ages for them, so one without a word on its way may wait for its response.
-            add(connection.inode, true, connection.unread || connection.untaken);
+            show(connection.inode, None, true, connection.unread || connection.untaken);
         }
     }
-    Ok(counts)
+    Ok(())
 }
 
 /// The variable by which processes are known to belong to a generation when their parents are gone.

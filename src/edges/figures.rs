@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::connections::{Count, Doors, Holder, count};
+use super::connections::{Count, Doors, Holder, count, count_all};
 use super::notice::Picture;
 use crate::supervisor::{Generation, SeatName};
 
@@ -53,7 +53,11 @@ impl Figures {
     pub fn of(subject: &Subject) -> Self {
         let Subject { holders, known, doors, serving } = subject;
         let processes: Vec<Vec<i32>> = holders.iter().map(|holder| holder.processes(known)).collect();
-        let counts = count(&processes, doors).unwrap_or_else(|_| vec![Count::default(); holders.len()]);
+        let counts = match holders.len() {
+            1 => count_all(doors).map(|count| vec![count]),
+            _ => count(&processes, doors),
+        };
+        let counts = counts.unwrap_or_else(|_| vec![Count::default(); holders.len()]);
         let its = holders.iter().position(|holder| Some(holder.generation) == *serving);
         Self {
             usage: its.map(|at| Usage::of(&processes[at])).unwrap_or_default(),

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::CStr;
 use std::fs;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
@@ -72,11 +73,36 @@ pub fn holder_anywhere(inode: u32) -> Option<(i32, String)> {
         .map(|pid| (pid, program(pid).unwrap_or_default()))
 }
 
+/// Inodes of sockets, of which there may be ten thousands: the kernel chooses them, so no hash is needed against whoever would
+/// choose some that collide.
+pub type Inodes = HashSet<u32, BuildHasherDefault<Spread>>;
+
+/// Spreads consecutive numbers (Knuth, The Art of Computer Programming 3, §6.4).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write_u32(&mut self, number: u32) {
+        self.0 = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    /// Not used: inodes are written whole.
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// The inodes of all sockets that these processes hold.
 ///
 /// `PermissionDenied` if not one of them let itself be read; a process that is gone holds nothing.
-pub fn sockets(of: &[i32]) -> io::Result<HashSet<u32>> {
-    let sockets = RefCell::new(HashSet::new());
+pub fn sockets(of: &[i32]) -> io::Result<Inodes> {
+    let sockets = RefCell::new(Inodes::default());
     let mut read_one = false;
     let mut refused = None;
     for &pid in of {
