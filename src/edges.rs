@@ -8,6 +8,7 @@ mod cgroup;
 mod checks;
 mod child;
 mod connections;
+mod counting;
 pub mod diary;
 mod einhorn;
 pub mod environment_files;

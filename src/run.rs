@@ -159,6 +159,8 @@ async fn serve(
             }
             edges.perform(action, wall());
         }
+        // Events may follow one upon another, and whoever asks how things are is not kept waiting for all of them.
+        tokio::task::yield_now().await;
         event = loop {
             match edges.next(supervisor.next_deadline()).await? {
                 Noticed::Happened(event) => break event,

@@ -31,14 +31,15 @@ fn asked(address: SocketAddr, path: &str) -> Duration {
 }
 
 #[test]
-fn health_answers_at_once_while_one_reload_hangs_after_another_and_ten_thousand_connections_drain() {
+fn health_answers_at_once_while_reloads_and_a_check_hang_and_ten_thousand_connections_drain() {
     let release = std::env::var("ZDR_RELEASE_BINARY").ok();
     let bound = if release.is_some() { PROMPT } else { PROMPT_IN_DEBUG };
     let setup = Setup::of(&sample(&[]))
         .option("--health", "127.0.0.1:0")
         .option("--limit", "nofile=15000")
-        .option("--ready", "exec:[ $ZDR_GENERATION -le 2 ] || sleep 1000")
-        .option("--ready-timeout", "300ms")
+        .option("--ready", "/health")
+        .option("--ready-timeout", "1s")
+        .option("--check", "hangs=exec:sleep 1000,timeout=1s,interval=1s")
         .option("--bake", "0s")
         .option("--drain-idle", "1h")
         .option("--drain-timeout", "1h");
@@ -52,7 +53,9 @@ fn health_answers_at_once_while_one_reload_hangs_after_another_and_ten_thousand_
         in_seat(status, "draining") == Some(1) && status["connections"].as_u64() >= CONNECTIONS.try_into().ok()
     });
     let (mut times, mut of_server) = (Vec::new(), Vec::new());
-    let mut reload = zdr.client_in_background(&["reload"]);
+    let hangs = sample(&["--bad", "hang"]);
+    let to_one_that_hangs: Vec<&str> = ["reload", "--"].into_iter().chain(hangs.iter().map(String::as_str)).collect();
+    let mut reload = zdr.client_in_background(&to_one_that_hangs);
     for _ in 0..200 {
         for path in ["/health", "/health/ready", "/health/live", "/health", "/health/startup"] {
             times.push((asked(address, path), path));
@@ -60,7 +63,7 @@ fn health_answers_at_once_while_one_reload_hangs_after_another_and_ten_thousand_
         of_server.push(asked(zdr.address(), "/health"));
         if let Some(end) = reload.try_wait().unwrap() {
             assert_eq!(end.code(), Some(3), "{}", zdr.log());
-            reload = zdr.client_in_background(&["reload"]);
+            reload = zdr.client_in_background(&to_one_that_hangs);
         }
         park_timeout(Duration::from_millis(5));
     }

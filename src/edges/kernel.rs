@@ -11,6 +11,7 @@ pub mod keeper;
 pub mod membarrier;
 pub mod owner;
 pub mod pidfd;
+pub mod priority;
 pub mod readable;
 pub mod relay;
 pub mod reuseport;

@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::connections::{Count, Doors, Holder, count};
+use super::counting::count_aside;
 use super::kernel::membarrier::wait_for_packets_under_way;
 use super::kernel::sock_diag::SockDiag;
 use super::listeners::{Watched, is_shut_down, waiting};
@@ -158,14 +159,14 @@ impl Quiesce {
             }
             Ok(cookies)
         };
-        spawn_blocking(look).await.ok().and_then(Result::ok).unwrap_or_default()
+        count_aside(look).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// None where the system does not tell.
     async fn count(&self) -> Option<Count> {
         let (holder, known) = (self.holder.clone(), self.known.clone());
         let doors = Doors::of(self.sockets.iter());
-        let counts = spawn_blocking(move || count(&[holder.processes(&known)], &doors)).await.ok()?.ok()?;
+        let counts = count_aside(move || count(&[holder.processes(&known)], &doors)).await.ok()?.ok()?;
         counts.first().copied()
     }
 }

@@ -4,12 +4,12 @@
 //! when nobody looks, never twice at a time, and on no thread that anything else waits for.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::edges::counting::count_aside;
 use crate::edges::figures::{Figures, Subject};
 use crate::edges::task::Task;
 
@@ -24,9 +24,6 @@ const TOO_OLD: Duration = Duration::from_secs(10);
 
 /// What takes no longer can be waited for.
 const CHEAP: Duration = Duration::from_millis(1);
-
-/// A stack that is enough to count with.
-const STACK: usize = 256 * 1024;
 
 /// How new figures must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,16 +144,14 @@ async fn counted(counting: &mut Option<Counting>) -> Figures {
 
 impl Counting {
     fn start(subject: Subject, count: fn(&Subject) -> Figures) -> Self {
-        let (done, figures) = oneshot::channel();
-        let counting = move || drop(done.send(count(&subject)));
-        let _ = thread::Builder::new().name("zdr-count".to_owned()).stack_size(STACK).spawn(counting);
-        Self { begun: Instant::now(), figures, waiting: Vec::new() }
+        Self { begun: Instant::now(), figures: count_aside(move || count(&subject)), waiting: Vec::new() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::thread;
 
     use tokio::time::timeout;
 
