@@ -13,6 +13,8 @@ use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process;
+use std::thread::park_timeout;
+use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
 use rustix::io::Errno;
@@ -183,10 +185,20 @@ fn has_marker(pid: i32, marker: &str) -> bool {
     environment(pid).split(|&byte| byte == 0).any(|variable| variable == marker.as_bytes())
 }
 
-/// Empty where it may not be looked at.
+/// Empty where it may not be looked at. A program that is just being executed has none either, for a moment (`env_start` is set
+/// by the loader, `create_elf_tables` in fs/binfmt_elf.c): one that lives and shows none is looked at again.
 fn environment(pid: i32) -> Vec<u8> {
+    const AGAIN: Duration = Duration::from_micros(200);
+    const LOOKS: u32 = 5;
     let refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
-    as_we_or_owner(pid, refused, || fs::read(format!("/proc/{pid}/environ"))).unwrap_or_default()
+    for _ in 0..LOOKS {
+        match as_we_or_owner(pid, refused, || fs::read(format!("/proc/{pid}/environ"))) {
+            Ok(environment) if environment.is_empty() && is_alive(pid) => park_timeout(AGAIN),
+            Ok(environment) => return environment,
+            Err(_) => break,
+        }
+    }
+    Vec::new()
 }
 
 fn is_refused(error: Errno) -> bool {

@@ -64,7 +64,10 @@ impl Errand<'_> {
             }
         };
         // What was written before it ended. Somebody whom zdr may not kill could go on writing.
-        if open && let Ok(amount) = reader.try_read(&mut piece) {
+        // The event loop may not have noticed yet that there is something, so the pipe itself is asked.
+        if open {
+            let rest = reader.into_nonblocking_fd().map_err(|error| format!("cannot read what it wrote: {error}"))?;
+            let amount = nix::unistd::read(&rest, &mut piece).unwrap_or(0);
             lines.add(&piece[..amount]);
         }
         Ok((exit, lines.last()))
