@@ -61,16 +61,31 @@ pub fn stop(args: &WaitArgs) -> Outcome {
 /// Follows the story until the verdict, whose code is ours.
 fn order(which: &Which, path: &str, body: &str, timeout: Option<Duration>, as_json: bool) -> Outcome {
     let patience = Patience::of(timeout);
-    let mut connection = Connection::open(&find(which)?)?;
+    let admin = find(which)?;
+    let mut connection = Connection::open(&admin)?;
     connection.ask("POST", path, body, patience)?;
     let mut progress = Progress::new(stdout(), (!as_json).then(Screen::of_stdout));
     let told = follow(&mut connection, &mut progress, patience);
     progress.end();
-    match told? {
+    let told = told?;
+    if path == "/v1/stop" {
+        wait_until_it_is_gone(&admin);
+    }
+    match told {
         Some(told) if told["accepted"] == true => Ok(0),
         Some(told) => verdict(&told, as_json),
         None if path == "/v1/stop" => Ok(0),
         None => Err(ClientError::Ended),
+    }
+}
+
+/// After its last word a supervisor still passes on what its servers wrote and removes its paths. Whoever stops one and starts
+/// the next is not to find it there.
+fn wait_until_it_is_gone(admin: &Path) {
+    const PAUSE: Duration = Duration::from_millis(1);
+    let patience = Patience::of(Some(Duration::from_secs(5)));
+    while Connection::open(admin).is_ok() && !patience.is_over() {
+        park_timeout(PAUSE);
     }
 }
 

@@ -35,7 +35,9 @@ impl Terminal {
         let end = || Stdio::from(pair.slave.try_clone().unwrap());
         // So that the terminal's keys and sizes send signals.
         let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(ZDR).args(arguments).env("ZDR_ADMIN", zdr.admin()).env("TERM", "xterm-256color");
+        // Whoever started the tests in the background may have had these signals ignored, which is inherited.
+        command.args(["--ctty", "env", "--default-signal=INT,QUIT,TSTP"]);
+        command.arg(ZDR).args(arguments).env("ZDR_ADMIN", zdr.admin()).env("TERM", "xterm-256color");
         for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "CI"] {
             command.env_remove(name);
         }
