@@ -6,8 +6,8 @@ use std::fs;
 
 /// Lets go of the pages of code and constants, which come back from the page cache as they are needed (madvise(2)).
 ///
-/// Most of it is for starting, stopping and answering; at rest zdr runs through some hundred KiB. The kernel maps sixteen pages
-/// around each that is touched (`do_fault_around` in mm/memory.c), so that otherwise nearly all of it is resident after a while.
+/// Most of it is for starting, stopping and answering, and not run at rest. The kernel maps sixteen pages around each that is
+/// touched (`do_fault_around` in mm/memory.c), so that otherwise nearly all of it is resident after a while.
 pub fn let_go() {
     let Ok(maps) = fs::read_to_string("/proc/self/maps") else { return };
     for (start, length) in maps.lines().filter_map(as_in_the_file) {
