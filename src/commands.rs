@@ -30,7 +30,11 @@ pub type Outcome = Result<u8, (u8, String)>;
 pub fn run(args: RunArgs) -> Outcome {
     let level = log::level(&args.options, std::env::var("ZDR_LOG").ok()).map_err(with(WRONG_USE))?;
     let format = args.options.log_format;
-    let config = args.into_config(surroundings().map_err(with(WRONG_USE))?).map_err(with(WRONG_USE))?;
+    let surroundings = surroundings().map_err(with(WRONG_USE))?;
+    let config = args.into_config(&surroundings, false).map_err(|faults| {
+        let sentences: Vec<String> = faults.into_iter().map(|fault| fault.sentence).collect();
+        (WRONG_USE, sentences.join("\nzdr: "))
+    })?;
     log::begin(level, format, &config.name).map_err(with(WRONG_USE))?;
     supervise(config).map_err(|error| match error {
         RunError::Admin(_)

@@ -3,6 +3,9 @@
 //! Knows no command line and no file system; `cli.rs` converts into it.
 
 mod check;
+mod fault;
+mod hooks;
+mod instances;
 mod process;
 pub mod servers;
 
@@ -13,9 +16,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::check::{Check, Live, distinct_checks, interval, question};
+pub use self::fault::Fault;
+pub use self::hooks::{distinct_hooks, hook};
+pub use self::instances::{MOST_INSTANCES, Surge, budget, lifetime, memory, surge};
 pub use self::process::{EnvironmentFile, INFINITY, Limit, Process, Resource, environment_text, umask};
 use crate::address::Listener;
-use crate::supervisor::Policy;
+use crate::supervisor::{Hook, Policy};
 use crate::url::Url;
 
 /// The settings of one supervisor.
@@ -37,6 +43,9 @@ pub struct Config {
     pub capture: Capture,
     /// The program and its arguments.
     pub command: Vec<OsString>,
+    /// The configuration file says the command, not the command line.
+    #[expect(dead_code, reason = "a reload is to take the command of the file as it is then")]
+    pub command_from_file: bool,
     /// How each generation is started.
     pub process: Process,
     /// How a generation proves itself.
@@ -51,6 +60,21 @@ pub struct Config {
     pub drain: Drain,
     /// How many of the last lines that a failed generation wrote are told; for none, its standard error is ours.
     pub tail: usize,
+    /// How much memory the processes of an instance may have together, in bytes.
+    #[expect(dead_code, reason = "an edge is to measure it")]
+    pub max_memory: Option<u64>,
+    /// Files and directories whose change is a reload.
+    #[expect(dead_code, reason = "an edge is to watch")]
+    pub watch: Vec<PathBuf>,
+    /// How long nothing more must have changed before that.
+    #[expect(dead_code, reason = "an edge is to watch")]
+    pub watch_debounce: Duration,
+    /// Commands of the user's, and when they run.
+    #[expect(dead_code, reason = "an edge is to run them")]
+    pub hooks: Vec<(Hook, String)>,
+    /// How long such a command may take.
+    #[expect(dead_code, reason = "an edge is to run them")]
+    pub hook_timeout: Duration,
     /// What the rules need to know.
     pub policy: Policy,
 }

@@ -30,7 +30,7 @@ use humantime::format_duration;
 use liveness::Condition;
 pub use liveness::Sign;
 pub use news::News;
-pub use policy::Policy;
+pub use policy::{Budget, Hook, Lifetime, Policy, QueueMode, Restart};
 use seats::{Draining, Left, Phase, Request, Serving, Starting, Stop};
 pub use status::{Health, Seat, SeatName, State, Status};
 use stopping::refused_because_stopping;

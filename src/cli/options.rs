@@ -9,7 +9,9 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 
 use super::values;
-use crate::config::{self, Check, EnvironmentFile, Limit, Ready, Statuses};
+use crate::address::Listener;
+use crate::config::{self, Check, EnvironmentFile, Limit, Ready, Statuses, Surge};
+use crate::supervisor::{Budget, Hook, Lifetime, QueueMode, Restart};
 
 /// `zdr run`.
 #[derive(Debug, Args)]
@@ -28,8 +30,8 @@ pub struct RunOptions {
     /// `tcp://..`, `udp://..`, `unix:/run/app.sock`, `unix:@abstract`. Keys: backlog, nodelay, v6only, freebind,
     /// nonblocking, defer-accept; mode, owner, group for paths. Port 0 lets the kernel choose. Without it, the sockets of
     /// `$LISTEN_FDS`, or `$PORT` of every address, or what the command binds by itself.
-    #[arg(short, long, value_name = "LISTENER", help_heading = "Sockets")]
-    pub(crate) listen: Vec<String>,
+    #[arg(short, long, value_name = "LISTENER", value_parser = values::listener, help_heading = "Sockets")]
+    pub(crate) listen: Vec<Listener>,
     /// Leave LISTEN_PID out, for a command that starts the server as its child: a shell, `cargo watch`, `uv run`.
     #[arg(long, help_heading = "Sockets")]
     pub(crate) no_listen_pid: bool,
@@ -75,9 +77,39 @@ pub struct RunOptions {
     /// dies.
     #[arg(long, value_name = "D", value_parser = config::duration, default_value = "2s", help_heading = "Drain")]
     pub(crate) bake: Duration,
+    /// How long the old generation is kept warm for a rollback; without it, the time of --bake.
+    #[arg(long, value_name = "D", value_parser = config::duration, help_heading = "Drain")]
+    pub(crate) bake_keep: Option<Duration>,
     /// On stop: how long readiness says no before the drain begins.
     #[arg(long, value_name = "D", value_parser = config::duration, default_value = "0s", help_heading = "Drain")]
     pub(crate) lame_duck: Duration,
+
+    /// How many instances of the command a generation has.
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(config::MOST_INSTANCES)), default_value_t = 1, help_heading = "Instances")]
+    pub(crate) instances: u32,
+    /// How many instances of a new generation are started at a time: `all`, or N, and each N that are ready take over their
+    /// share.
+    #[arg(long, value_name = "all|N", value_parser = config::surge, default_value = "all", help_heading = "Instances")]
+    pub(crate) surge: Surge,
+    /// Whether the instances take connections from one queue, so that whoever is free has the next, or each from its own,
+    /// so that the kernel spreads them evenly.
+    #[arg(long, value_name = "MODE", value_parser = values::queue(), default_value = "shared", help_heading = "Instances")]
+    pub(crate) queue: QueueMode,
+    /// Whether an instance that has ended is started again: always, when it failed, or never.
+    #[arg(long, value_name = "WHEN", value_parser = values::restart(), default_value = "always", help_heading = "Instances")]
+    pub(crate) restart: Restart,
+    /// How often that may be, in which time: 5/10m. Without a time, in 10m; without the option, as often as it takes.
+    #[arg(long, value_name = "N[/WINDOW]", value_parser = config::budget, help_heading = "Instances")]
+    pub(crate) max_restarts: Option<Budget>,
+    /// How long an instance must have been up for its end not to be a failed start.
+    #[arg(long, value_name = "D", value_parser = config::duration, default_value = "10s", help_heading = "Instances")]
+    pub(crate) min_uptime: Duration,
+    /// Replace an instance whose processes have more memory than this together: bytes, or 512M, 2G.
+    #[arg(long, value_name = "SIZE", value_parser = config::memory, help_heading = "Instances")]
+    pub(crate) max_memory: Option<u64>,
+    /// Replace an instance after this time, varied by chance by up to JITTER: 24h~1h.
+    #[arg(long, value_name = "D[~JITTER]", value_parser = config::lifetime, help_heading = "Instances")]
+    pub(crate) max_lifetime: Option<Lifetime>,
 
     /// The working directory, looked up afresh at every start.
     #[arg(short = 'C', long, value_name = "DIR", help_heading = "Process")]
@@ -106,8 +138,8 @@ pub struct RunOptions {
     pub(crate) no_new_privs: bool,
 
     /// Answer health questions on this TCP address or Unix path (unix:/PATH[,mode=0666]); may be given more than once.
-    #[arg(long, value_name = "ADDRESS", help_heading = "Health and admin")]
-    pub(crate) health: Vec<String>,
+    #[arg(long, value_name = "ADDRESS", value_parser = values::health, help_heading = "Health and admin")]
+    pub(crate) health: Vec<Listener>,
     /// Under which path; may be given more than once.
     #[arg(long, value_name = "PREFIX", value_parser = values::prefix, default_values = ["/health", "/_health"], help_heading = "Health and admin")]
     pub(crate) health_path: Vec<String>,
@@ -136,6 +168,25 @@ pub struct RunOptions {
     /// The admin socket; without it, NAME.sock in the runtime directory.
     #[arg(long, value_name = "PATH", help_heading = "Health and admin")]
     pub(crate) admin: Option<PathBuf>,
+
+    /// Run a command at a turn of a reload: WHEN=COMMAND, where WHEN is before-start, before-cut-over, after-serving or
+    /// after-drain. One that fails before it serves keeps the old generation. May be given more than once.
+    #[arg(long, value_name = "WHEN=COMMAND", value_parser = config::hook, help_heading = "Hooks")]
+    pub(crate) hook: Vec<(Hook, String)>,
+    /// How long such a command may take.
+    #[arg(long, value_name = "D", value_parser = config::interval, default_value = "30s", help_heading = "Hooks")]
+    pub(crate) hook_timeout: Duration,
+
+    /// A file with these options, each by its long name, and the command. What is given here wins. Paths in it are taken
+    /// from where zdr is started, as here.
+    #[arg(short, long, value_name = "FILE", help_heading = "Configuration and development")]
+    pub(crate) config: Option<PathBuf>,
+    /// Reload when this file, or a file in this directory, changes; may be given more than once.
+    #[arg(long, value_name = "PATH", help_heading = "Configuration and development")]
+    pub(crate) watch: Vec<PathBuf>,
+    /// How long nothing more must have changed before that.
+    #[arg(long, value_name = "D", value_parser = config::duration, default_value = "100ms", help_heading = "Configuration and development")]
+    pub(crate) watch_debounce: Duration,
 
     /// How many of the last lines of a generation that failed are told with the reason; with 0, the server has zdr's own
     /// standard error, with nobody in between.

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{CaptureMode, RunArgs};
-use crate::address::{Address, Listener, Options};
-use crate::config::{self, Capture, Config, Drain, EnvironmentFile, Live, Process, Readiness, Ready, servers};
+use super::{CaptureMode, RunArgs, RunOptions};
+use crate::address::Listener;
+use crate::config::{self, Capture, Config, Drain, EnvironmentFile, Fault, Live, Process, Readiness, Ready, servers};
 use crate::runtime_directory::name_for;
 use crate::supervisor::Policy;
 
@@ -12,7 +12,7 @@ use crate::supervisor::Policy;
 const TERM: i32 = 15;
 
 /// What zdr is told by where it is started.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Surroundings {
     /// The working directory by the name that it was entered by, so that a symlink on the way can be switched.
     pub directory: PathBuf,
@@ -23,57 +23,40 @@ pub struct Surroundings {
 }
 
 impl RunArgs {
-    /// Checks what no single option can show, and makes the settings.
-    pub fn into_config(self, surroundings: Surroundings) -> Result<Config, String> {
+    /// Checks what no single option can show, and makes the settings; or tells everything that is wrong.
+    pub fn into_config(self, surroundings: &Surroundings, command_from_file: bool) -> Result<Config, Vec<Fault>> {
         let RunArgs { options, command } = self;
-        let Some(program) = command.first().filter(|program| !program.is_empty()) else {
-            return Err(
-                "the command is missing; write it behind `--`, for example `zdr run -l 8080 -- ./my-server`".to_owned()
-            );
-        };
+        let mut faults = Vec::new();
+        if command.first().is_none_or(|program| program.is_empty()) {
+            faults.push(Fault::of("command", NO_COMMAND));
+        }
         let inherit = options.listen.is_empty() && surroundings.inherited;
-        let listeners = listeners(&options.listen, surroundings.port.filter(|_| !inherit))?;
-        let alone = listeners.is_empty() && !inherit;
+        let port = surroundings.port.as_ref().filter(|_| !inherit);
+        let listeners = listeners(&options.listen, port, &mut faults);
+        let alone = options.listen.is_empty() && port.is_none() && !inherit;
         let capture = match options.capture {
             CaptureMode::Always => Capture::Everything,
             CaptureMode::Auto if alone => Capture::Own,
-            CaptureMode::Never if alone => return Err(NO_LISTENER.to_owned()),
             CaptureMode::Auto | CaptureMode::Never => Capture::Nothing,
         };
-        let name = options.name.unwrap_or_else(|| name_for(program));
-        let health = options.health.iter().map(|given| health_address(given)).collect::<Result<_, _>>()?;
-        let directory = options.chdir.unwrap_or_default();
-        let directory = Some(surroundings.directory.join(directory));
-        let here = |file: EnvironmentFile| EnvironmentFile { path: surroundings.directory.join(file.path), ..file };
-        let process = Process {
-            directory,
-            environment: options.env,
-            environment_files: options.env_file.into_iter().map(here).collect(),
-            user: options.user,
-            group: options.group,
-            umask: options.umask,
-            limits: options.limit,
-            no_new_privileges: options.no_new_privs,
-            without_listen_pid: options.no_listen_pid,
-        };
-        let ready = options.ready.unwrap_or(Ready::Default);
-        let has_stream = listeners.iter().any(|listener| listener.address.is_stream());
-        let may_have = has_stream || inherit || capture != Capture::Nothing;
-        if matches!(ready, Ready::Path(_) | Ready::Tcp) && !may_have {
-            return Err(format!(
-                "--ready {ready} needs a TCP or Unix listener to ask; add one, or choose notify, exec: or a duration"
-            ));
+        if alone && options.capture == CaptureMode::Never {
+            faults.push(Fault::of("capture", NO_LISTENER));
         }
-        config::distinct_checks(&options.check)?;
-        let checks = options.check.iter().map(|check| (format!("--check {}=", check.name), &check.spec));
-        let asked = checks.chain(options.live.iter().map(|live| ("--live ".to_owned(), live)));
-        for (option, spec) in asked.filter(|(_, spec)| matches!(spec, Ready::Path(_) | Ready::Tcp)) {
-            if !may_have {
-                return Err(format!(
-                    "{option}{spec} needs a TCP or Unix listener to ask; add one, or choose a URL or exec:"
-                ));
-            }
+        let can_be_asked = alone
+            || inherit
+            || capture != Capture::Nothing
+            || listeners.iter().any(|listener| listener.address.is_stream());
+        if !can_be_asked {
+            faults.extend(unanswerable(&options));
         }
+        let checked =
+            [("check", config::distinct_checks(&options.check)), ("hook", config::distinct_hooks(&options.hook))];
+        faults.extend(checked.into_iter().filter_map(|(option, checked)| Some(Fault::of(option, checked.err()?))));
+        let Some(program) = command.first().filter(|_| faults.is_empty()) else { return Err(faults) };
+        let policy = policy(&options);
+        let here = |path: PathBuf| surroundings.directory.join(path);
+        let directory = Some(here(options.chdir.unwrap_or_default()));
+        let in_place = |file: EnvironmentFile| EnvironmentFile { path: here(file.path), ..file };
         let live = options.live.map(|spec| Live {
             spec,
             interval: options.live_interval,
@@ -81,16 +64,26 @@ impl RunArgs {
             failures: options.live_failures,
         });
         Ok(Config {
-            name,
-            admin: options.admin.map(|path| surroundings.directory.join(path)),
-            health,
+            name: options.name.unwrap_or_else(|| name_for(program)),
+            admin: options.admin.map(here),
+            health: options.health,
             health_paths: options.health_path,
             listeners,
             inherit,
             capture,
-            process,
+            process: Process {
+                directory,
+                environment: options.env,
+                environment_files: options.env_file.into_iter().map(in_place).collect(),
+                user: options.user,
+                group: options.group,
+                umask: options.umask,
+                limits: options.limit,
+                no_new_privileges: options.no_new_privs,
+                without_listen_pid: options.no_listen_pid,
+            },
             readiness: Readiness {
-                ready,
+                ready: options.ready.unwrap_or(Ready::Default),
                 interval: options.ready_interval,
                 // A server that never answers is named as one, not only as late.
                 limit: options.ready_limit.min(options.ready_timeout / 2),
@@ -107,51 +100,72 @@ impl RunArgs {
                 idle: options.drain_idle,
             },
             tail: options.tail.into(),
-            policy: Policy {
-                ready_timeout: options.ready_timeout,
-                drain_timeout: options.drain_timeout,
-                bake: options.bake,
-                lame_duck: options.lame_duck,
-            },
+            max_memory: options.max_memory,
+            watch: options.watch.into_iter().map(here).collect(),
+            watch_debounce: options.watch_debounce,
+            hooks: options.hook,
+            hook_timeout: options.hook_timeout,
+            policy,
             command,
+            command_from_file,
         })
     }
 }
 
+fn policy(options: &RunOptions) -> Policy {
+    Policy {
+        ready_timeout: options.ready_timeout,
+        drain_timeout: options.drain_timeout,
+        bake: options.bake,
+        bake_keep: options.bake_keep.unwrap_or(options.bake),
+        lame_duck: options.lame_duck,
+        instances: options.instances,
+        surge: options.surge,
+        queue: options.queue,
+        restart: options.restart,
+        max_restarts: options.max_restarts,
+        min_uptime: options.min_uptime,
+        max_lifetime: options.max_lifetime,
+        hooks: options.hook.iter().map(|(hook, _)| *hook).collect(),
+        watched: !options.watch.is_empty(),
+    }
+}
+
+const NO_COMMAND: &str = "the command is missing; write it behind `--`, for example `zdr run -l 8080 -- ./my-server`, or as `command` in a file";
+
 const NO_LISTENER: &str =
     "no listener: say where to listen, for example `--listen 127.0.0.1:8080`, set PORT, or leave out `--capture never`";
 
-fn listeners(given: &[String], port: Option<String>) -> Result<Vec<Listener>, String> {
-    let mut listeners = Vec::new();
-    for (position, given) in given.iter().enumerate() {
-        let unnamed = if position == 0 { "main".to_owned() } else { format!("listener{}", position + 1) };
-        listeners.push(Listener::parse(given, &unnamed).map_err(|error| error.to_string())?);
+/// With the names of those that have none: `main` for the first.
+fn listeners(given: &[Listener], port: Option<&String>, faults: &mut Vec<Fault>) -> Vec<Listener> {
+    let mut listeners = given.to_vec();
+    for (position, listener) in listeners.iter_mut().enumerate().filter(|(_, listener)| listener.name.is_empty()) {
+        listener.name = if position == 0 { "main".to_owned() } else { format!("listener{}", position + 1) };
     }
-    if let Some(port) = port.filter(|_| listeners.is_empty()) {
-        listeners.push(Listener::parse(&port, "main").map_err(|error| format!("PORT: {error}"))?);
+    match port.filter(|_| listeners.is_empty()).map(|port| Listener::parse(port, "main")) {
+        Some(Ok(listener)) => listeners.push(listener),
+        Some(Err(error)) => faults.push(Fault::of_none(format!("PORT: {error}"))),
+        None => {}
     }
-    config::distinct(&listeners)?;
-    Ok(listeners)
+    if let Err(error) = config::distinct(&listeners) {
+        faults.push(Fault::of("listen", error));
+    }
+    listeners
 }
 
-/// A TCP address, or a path with its rights; everybody may ask there, as nothing can be changed.
-fn health_address(given: &str) -> Result<Listener, String> {
-    let mut listener = Listener::parse(given, "health").map_err(|error| format!("--health: {error}"))?;
-    let asked = &listener.options;
-    let rights =
-        Options { mode: asked.mode, owner: asked.owner.clone(), group: asked.group.clone(), ..Options::default() };
-    match &listener.address {
-        Address::Udp(_) | Address::Abstract(_) => Err(format!(
-            "--health: {} is no TCP address and no path; write for example 127.0.0.1:9000 or unix:/run/app-health.sock",
-            listener.address
-        )),
-        _ if *asked != rights => {
-            Err(format!("--health: `{given}` has keys of a listener; only mode, owner and group fit here"))
-        }
-        Address::Tcp(_) => Ok(listener),
-        Address::Unix(_) => {
-            listener.options.mode.get_or_insert(0o666);
-            Ok(listener)
-        }
-    }
+/// The questions to a listener, where there is none that can be connected to.
+fn unanswerable(options: &RunOptions) -> Vec<Fault> {
+    let asks = |spec: &Ready| matches!(spec, Ready::Path(_) | Ready::Tcp);
+    let needs = |option: &str, spec: &Ready, or: &str| {
+        format!("{option}{spec} needs a TCP or Unix listener to ask; add one, or choose {or}")
+    };
+    let ready = options.ready.iter().filter(|spec| asks(spec));
+    let ready = ready.map(|spec| Fault::of("ready", needs("--ready ", spec, "notify, exec: or a duration")));
+    let checks = options.check.iter().enumerate().filter(|(_, check)| asks(&check.spec)).map(|(nth, check)| {
+        let option = format!("--check {}=", check.name);
+        Fault::of_value("check", nth, needs(&option, &check.spec, "a URL or exec:"))
+    });
+    let live = options.live.iter().filter(|spec| asks(spec));
+    let live = live.map(|spec| Fault::of("live", needs("--live ", spec, "a URL or exec:")));
+    ready.chain(checks).chain(live).collect()
 }

@@ -2,11 +2,65 @@
 
 use std::ffi::OsString;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use nix::sys::signal::Signal;
 
+use crate::address::{Address, Listener, Options};
 use crate::config;
 use crate::rehearse::sample::Bad;
 use crate::runtime_directory::check_name;
+use crate::supervisor::{QueueMode, Restart};
+
+/// One without a name has an empty one until its place among the others is known.
+pub(super) fn listener(given: &str) -> Result<Listener, String> {
+    Listener::parse(given, "").map_err(|error| error.to_string())
+}
+
+/// A TCP address, or a path with its rights; everybody may ask there, as nothing can be changed.
+pub(super) fn health(given: &str) -> Result<Listener, String> {
+    let mut listener = Listener::parse(given, "health").map_err(|error| error.to_string())?;
+    let asked = &listener.options;
+    let rights =
+        Options { mode: asked.mode, owner: asked.owner.clone(), group: asked.group.clone(), ..Options::default() };
+    match &listener.address {
+        Address::Udp(_) | Address::Abstract(_) => Err(format!(
+            "{} is no TCP address and no path; write for example 127.0.0.1:9000 or unix:/run/app-health.sock",
+            listener.address
+        )),
+        _ if *asked != rights => Err(format!("`{given}` has keys of a listener; only mode, owner and group fit here")),
+        Address::Tcp(_) => Ok(listener),
+        Address::Unix(_) => {
+            listener.options.mode.get_or_insert(0o666);
+            Ok(listener)
+        }
+    }
+}
+
+pub(super) fn queue() -> impl TypedValueParser<Value = QueueMode> {
+    one_of([
+        ("shared", "They take connections from one queue", QueueMode::Shared),
+        ("per-instance", "Each has its own", QueueMode::PerInstance),
+    ])
+}
+
+pub(super) fn restart() -> impl TypedValueParser<Value = Restart> {
+    one_of([
+        ("always", "However it ended", Restart::Always),
+        ("on-failure", "When its exit code was not 0, or a signal ended it", Restart::OnFailure),
+        ("never", "It stays down", Restart::Never),
+    ])
+}
+
+/// Words that stand for values of the rules, which know no command line.
+fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
+    words: [(&'static str, &'static str, T); N],
+) -> impl TypedValueParser<Value = T> {
+    let possible = words.map(|(word, help, _)| PossibleValue::new(word).help(help));
+    PossibleValuesParser::new(possible).try_map(move |given| {
+        let meant = words.iter().find(|(word, _, _)| *word == given).map(|(_, _, value)| *value);
+        meant.ok_or("it is none of the possible values")
+    })
+}
 
 pub(super) fn signal(given: &str) -> Result<i32, String> {
     config::signal(given, |name| name.parse::<Signal>().ok().map(|signal| signal as i32))

@@ -160,7 +160,7 @@ impl Limit {
 }
 
 /// A whole number; sizes may have K, M, G or T behind them, each 1024 times the one before.
-fn amount(text: &str, in_bytes: bool) -> Option<u64> {
+pub(super) fn amount(text: &str, in_bytes: bool) -> Option<u64> {
     if matches!(text, "infinity" | "unlimited") {
         return Some(INFINITY);
     }

@@ -29,7 +29,22 @@ impl Story {
 
     #[expect(clippy::disallowed_methods, reason = "a story needs some beginning; its clock is its own from there on")]
     fn with(bake: Duration, lame_duck: Duration) -> Self {
-        let policy = Policy { ready_timeout: READY_TIMEOUT, drain_timeout: DRAIN_TIMEOUT, bake, lame_duck };
+        let policy = Policy {
+            ready_timeout: READY_TIMEOUT,
+            drain_timeout: DRAIN_TIMEOUT,
+            bake,
+            bake_keep: bake,
+            lame_duck,
+            instances: 1,
+            surge: None,
+            queue: QueueMode::Shared,
+            restart: Restart::Always,
+            max_restarts: None,
+            min_uptime: Duration::ZERO,
+            max_lifetime: None,
+            hooks: Vec::new(),
+            watched: false,
+        };
         Self { supervisor: Supervisor::new(policy, command("server")), now: Instant::now(), done: Vec::new() }
     }
 
