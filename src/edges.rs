@@ -33,6 +33,7 @@ mod processes;
 mod quiesce;
 mod ready_sockets;
 pub mod reaper;
+mod release;
 mod service_manager;
 pub mod signals;
 mod task;

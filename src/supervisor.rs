@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 pub use action::{Action, Place};
 pub use event::Event;
-pub use generation::{Exit, Generation, Ticket, Until, Why};
+pub use generation::{Exit, Generation, Instance, Ticket, Until, Why};
 use humantime::format_duration;
 use liveness::Condition;
 pub use liveness::Sign;

@@ -1,22 +1,28 @@
 //! Starting one instance: its arguments, environment and sockets, in the dialects that servers understand.
 //!
-//! Everything is looked up afresh at every start: the executable, the working directory, symlinks on the way.
+//! At the first start of a release everything is looked up afresh: the executable, the working directory, symlinks on the
+//! way. Started again, it is what it was.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
+use std::mem;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tracing::warn;
+
+use super::environment_files;
 use super::identity::Identity;
 use super::kernel::clone::{Program, SpawnError, Spawned, Step, candidates, spawn};
 use super::kernel::keeper::Keeper;
 use super::limits;
 use super::listeners::Lent;
+use super::release::{self, Release};
 use crate::address::Address;
 use crate::config::Process;
-use crate::supervisor::Generation;
+use crate::supervisor::Instance;
 
 /// Where execvp(3) looks when there is no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -40,14 +46,10 @@ const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 /// What one instance is started with.
 #[derive(Debug)]
 pub struct Start<'a> {
-    /// The generation it belongs to.
-    pub generation: Generation,
-    /// The program and its arguments, with placeholders.
-    pub command: &'a [OsString],
+    /// Which one it is.
+    pub instance: Instance,
     /// Directory and environment.
     pub process: &'a Process,
-    /// Variables that were read from files for this generation.
-    pub from_files: &'a [(String, String)],
     /// Who it runs as, if it was asked for.
     pub identity: Option<&'a Identity>,
     /// The control group that it is put into, if there is one.
@@ -80,6 +82,8 @@ pub struct SaidOn<'a> {
 pub enum StartError {
     /// An argument or variable has a zero byte, which no program can be given.
     ZeroByte(OsString),
+    /// The working directory of a release exists no more.
+    Gone(PathBuf),
     /// The system refused.
     Spawn {
         /// What was to be executed.
@@ -97,7 +101,7 @@ impl StartError {
     /// What a shell would exit with, where the command is at fault.
     pub fn code(&self) -> Option<i32> {
         match self {
-            Self::ZeroByte(_) => Some(126),
+            Self::ZeroByte(_) | Self::Gone(_) => Some(126),
             Self::Spawn { source, .. } => match source.step {
                 Step::Execute if source.source.raw_os_error() == Some(libc::ENOENT) => Some(127),
                 Step::Capture => Some(1),
@@ -114,6 +118,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ZeroByte(text) => write!(f, "`{}` has a zero byte", text.to_string_lossy()),
+            Self::Gone(path) => write!(f, "the release directory {} is gone", path.display()),
             Self::Spawn { directory: Some(directory), as_another, source, .. } if source.step == Step::Directory => {
                 write!(f, "`{}`: {source}", directory.to_string_lossy())?;
                 let way_out = "; choose one with --chdir that the user of --user may enter";
@@ -130,22 +135,95 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::ZeroByte(_) => None,
+            Self::ZeroByte(_) | Self::Gone(_) => None,
             Self::Spawn { source, .. } => Some(source),
         }
     }
 }
 
+/// A program with all that it is executed with.
+struct Execution<'a> {
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    /// Paths of files to execute, the first that exists.
+    candidates: Vec<CString>,
+    /// What is executed where there is none.
+    executable: Option<BorrowedFd<'a>>,
+    /// The working directory by name.
+    directory: Option<&'a Path>,
+    /// The same, held open.
+    held_directory: Option<BorrowedFd<'a>>,
+}
+
+impl Execution<'_> {
+    fn name(&self) -> &OsStr {
+        self.arguments.first().map(OsString::as_os_str).unwrap_or_default()
+    }
+}
+
 impl Start<'_> {
-    /// Executes it.
-    pub fn spawn(&self) -> Result<Spawned, StartError> {
-        let arguments: Vec<OsString> = self.command.iter().map(|argument| self.fill_in(argument)).collect();
-        let environment = self.environment(std::env::vars_os());
-        let variable =
-            |name: &str| environment.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-        let path = variable("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-        let name = arguments.first().cloned().unwrap_or_default();
-        let pairs = environment.iter().map(|(key, value)| {
+    /// Starts a release by the names in its command as they lead now, and has it remember where they led.
+    pub fn first(&self, release: &mut Release) -> Result<Spawned, StartError> {
+        let execution = Execution {
+            directory: self.process.directory.as_deref(),
+            held_directory: release.directory(),
+            ..self.execution(release.command(), release.variables())
+        };
+        let mut opened = release.open(execution.name(), &execution.candidates);
+        let spawned = self.execute(&execution)?;
+        let executed = spawned.executed.and_then(|position| opened.get_mut(position)?.take());
+        let arguments = execution.arguments;
+        release.started(executed, arguments.get(1..).unwrap_or_default());
+        Ok(spawned)
+    }
+
+    /// Starts a release as it was the first time.
+    #[cfg_attr(not(test), expect(dead_code, reason = "`zdr rollback` is about to use it"))]
+    pub fn again(&self, release: &Release) -> Result<Spawned, StartError> {
+        if let Some(path) = release.gone() {
+            return Err(StartError::Gone(path.to_owned()));
+        }
+        if let Some(warning) = release.changed_in_place() {
+            warn!("{warning}");
+        }
+        let mut execution = self.execution(release.command(), release.variables());
+        execution.held_directory = release.directory();
+        execution.directory = self.process.directory.as_deref().filter(|_| execution.held_directory.is_none());
+        for argument in execution.arguments.iter_mut().skip(1) {
+            *argument = release.argument(mem::take(argument));
+        }
+        if let Some(release::Program { called, path, file }) = release.program() {
+            execution.candidates = path.iter().map(|path| c_string(path.as_os_str())).collect::<Result<_, _>>()?;
+            execution.executable = Some(file);
+            execution.arguments[0] = called;
+        }
+        self.execute(&execution)
+    }
+
+    /// Runs another command beside a release, with its variables and in its directory; without one, with what is there now.
+    pub fn errand(&self, command: &[OsString], release: Option<&Release>) -> Result<Spawned, StartError> {
+        let read_now = match release {
+            Some(_) => Vec::new(),
+            None => environment_files::read(&self.process.environment_files).unwrap_or_default(),
+        };
+        let mut execution = self.execution(command, release.map_or(&read_now, Release::variables));
+        execution.held_directory = release.and_then(Release::directory);
+        execution.directory = self.process.directory.as_deref().filter(|_| execution.held_directory.is_none());
+        self.execute(&execution)
+    }
+
+    /// The command as it is written, in no directory yet.
+    fn execution(&self, command: &[OsString], from_files: &[(String, String)]) -> Execution<'static> {
+        let arguments: Vec<OsString> = command.iter().map(|argument| self.fill_in(argument)).collect();
+        let environment = self.environment(std::env::vars_os(), from_files);
+        let path = environment.iter().rev().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_os_str());
+        let name = arguments.first().map(OsString::as_os_str).unwrap_or_default();
+        let candidates = candidates(name, path.unwrap_or(OsStr::new(DEFAULT_PATH)));
+        Execution { candidates, arguments, environment, executable: None, directory: None, held_directory: None }
+    }
+
+    fn execute(&self, execution: &Execution<'_>) -> Result<Spawned, StartError> {
+        let pairs = execution.environment.iter().map(|(key, value)| {
             let mut pair = key.clone();
             pair.push("=");
             pair.push(value);
@@ -153,10 +231,12 @@ impl Start<'_> {
         });
         let ids = self.identity.and_then(|identity| identity.ids.as_ref());
         let program = Program {
-            candidates: candidates(&name, &path),
-            arguments: arguments.iter().map(|argument| c_string(argument)).collect::<Result<_, _>>()?,
+            candidates: execution.candidates.clone(),
+            arguments: execution.arguments.iter().map(|argument| c_string(argument)).collect::<Result<_, _>>()?,
             environment: pairs.map(|pair| c_string(&pair)).collect::<Result<_, _>>()?,
-            directory: self.process.directory.as_ref().map(|directory| c_string(directory.as_os_str())).transpose()?,
+            directory: execution.directory.map(|directory| c_string(directory.as_os_str())).transpose()?,
+            held_directory: execution.held_directory,
+            held_executable: execution.executable,
             control_group: self.control_group,
             limits: self.process.limits.iter().map(|limit| (limits::number(limit.resource), *limit)).collect(),
             umask: self.process.umask,
@@ -168,7 +248,7 @@ impl Start<'_> {
             capture: self.capture,
         };
         spawn(&program).map_err(|source| StartError::Spawn {
-            program: name,
+            program: execution.name().to_owned(),
             directory: self.process.directory.as_ref().map(|directory| directory.clone().into_os_string()),
             as_another: ids.is_some(),
             source,
@@ -177,7 +257,11 @@ impl Start<'_> {
 
     /// Ours, less what was meant for us, with what a login would set, what the files say, what the options say, and with
     /// the sockets in every dialect (LISTEN_PID comes last).
-    fn environment(&self, ours: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    fn environment(
+        &self,
+        ours: impl Iterator<Item = (OsString, OsString)>,
+        from_files: &[(String, String)],
+    ) -> Vec<(OsString, OsString)> {
         let of_login = self.identity.map_or(&[][..], |identity| &identity.variables);
         let of_stderr = self.outlets[1].map(|_| &JOURNAL_STREAM);
         let not_passed_on = NOT_PASSED_ON.iter().chain(of_stderr).chain(of_login.iter().map(|(name, _)| name));
@@ -190,7 +274,7 @@ impl Start<'_> {
         for (key, value) in of_login.iter().filter_map(|(key, value)| Some((key, value.clone()?))) {
             set(key.into(), value);
         }
-        for (key, value) in self.from_files {
+        for (key, value) in from_files {
             set(key.into(), value.into());
         }
         for (key, value) in &self.process.environment {
@@ -201,7 +285,7 @@ impl Start<'_> {
             set("LISTEN_FDS".into(), self.lent.len().to_string().into());
             set("LISTEN_FDNAMES".into(), names.join(":").into());
             set("SERVER_STARTER_PORT".into(), self.server_starter_port().into());
-            set("SERVER_STARTER_GENERATION".into(), self.generation.to_string().into());
+            set("SERVER_STARTER_GENERATION".into(), self.instance.generation.to_string().into());
             set("EINHORN_FD_COUNT".into(), self.lent.len().to_string().into());
             for (position, lent) in self.lent.iter().enumerate() {
                 set(format!("EINHORN_FD_{position}").into(), (3 + position).to_string().into());
@@ -222,8 +306,8 @@ impl Start<'_> {
         if let Some(time) = self.watchdog {
             set("WATCHDOG_USEC".into(), time.as_micros().to_string().into());
         }
-        set("ZDR_GENERATION".into(), self.generation.to_string().into());
-        set("ZDR_INSTANCE".into(), "1".into());
+        set("ZDR_GENERATION".into(), self.instance.generation.to_string().into());
+        set("ZDR_INSTANCE".into(), self.instance.number.to_string().into());
         set("ZDR_ADMIN".into(), self.admin.as_os_str().to_owned());
         environment
     }
@@ -264,8 +348,8 @@ impl Start<'_> {
         let lent: Vec<(usize, &Lent<'_>)> = self.lent.iter().enumerate().collect();
         let lent = lent.iter().find(called);
         match (what, of) {
-            ("generation", None) => Some(self.generation.to_string()),
-            ("instance", None) => Some("1".to_owned()),
+            ("generation", None) => Some(self.instance.generation.to_string()),
+            ("instance", None) => Some(self.instance.number.to_string()),
             ("fd", _) => lent.map(|(position, _)| (3 + position).to_string()),
             ("port", _) => {
                 lent.and_then(|(_, lent)| lent.listener.address.socket()).map(|socket| socket.port().to_string())
@@ -295,72 +379,4 @@ fn c_string(text: &OsStr) -> Result<CString, StartError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::fd::AsFd;
-
-    use super::*;
-    use crate::address::Listener;
-
-    #[test]
-    fn placeholders_are_filled_in_and_other_braces_are_left_alone() {
-        let listeners =
-            [Listener::parse("web=127.0.0.1:80", "").unwrap(), Listener::parse("api=[::1]:81", "").unwrap()];
-        let file = std::fs::File::open("/dev/null").unwrap();
-        let lent = listeners.iter().map(|listener| Lent { listener, socket: file.as_fd() }).collect();
-        let identity = Identity {
-            ids: None,
-            variables: vec![("HOME", Some("/login".into())), ("SHELL", None), ("USER", Some("u".into()))],
-        };
-        let start = Start {
-            generation: Generation(7),
-            command: &[],
-            process: &Process { environment: vec![("B".into(), "option".into())], ..Process::default() },
-            from_files: &[("A", "file"), ("B", "file"), ("HOME", "/file")].map(|(k, v)| (k.to_owned(), v.to_owned())),
-            identity: Some(&identity),
-            control_group: None,
-            outlets: [None; 2],
-            said_on: Some(SaidOn { notify: Path::new("/n"), einhorn: Path::new("/e") }),
-            watchdog: Some(Duration::from_millis(1500)),
-            admin: Path::new("/a"),
-            lent,
-            capture: None,
-        };
-        for (given, filled) in [
-            ("--fd={fd}", "--fd=3"),
-            ("{fd:api}/{port:api}/{port}", "4/81/80"),
-            ("{address:api} {address}", "[::1]:81 127.0.0.1:80"),
-            ("{generation}.{instance}", "7.1"),
-            ("{fd:none} {x} {", "{fd:none} {x} {"),
-            ("{{fd}}", "{3}"),
-            ("{\"a\": {port}}", "{\"a\": 80}"),
-        ] {
-            assert_eq!(start.fill_in(OsStr::new(given)), filled);
-        }
-        assert_eq!(start.server_starter_port(), "127.0.0.1:80=3;[::1]:81=4");
-        let parent = [
-            ("NOTIFY_SOCKET", "/systemd"),
-            ("LISTEN_PID", "1"),
-            ("WATCHDOG_PID", "1"),
-            ("HOME", "/h"),
-            ("SHELL", "/s"),
-            ("PATH", "/p"),
-            ("EINHORN_SOCK_FD", "9"),
-        ];
-        let parent = parent.map(|(k, v)| (k.into(), v.into()));
-        let environment = start.environment(parent.into_iter());
-        let value =
-            |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_str().unwrap());
-        assert_eq!(value("LISTEN_FDNAMES"), Some("web:api"));
-        assert_eq!(value("NOTIFY_SOCKET"), Some("/n"));
-        assert_eq!(value("LISTEN_PID"), None);
-        assert_eq!(value("PATH"), Some("/p"));
-        // A login's, then the files', then the options'.
-        assert_eq!((value("USER"), value("SHELL"), value("HOME")), (Some("u"), None, Some("/file")));
-        assert_eq!((value("A"), value("B")), (Some("file"), Some("option")));
-        assert_eq!(value("EINHORN_SOCK_PATH"), Some("/e"));
-        assert_eq!((value("WATCHDOG_USEC"), value("WATCHDOG_PID")), (Some("1500000"), None));
-        assert_eq!(value("EINHORN_SOCK_FD"), None);
-        assert_eq!(value("EINHORN_FDS"), Some("3 4"));
-        assert_eq!((value("EINHORN_FD_FAMILY_0"), value("EINHORN_FD_FAMILY_1")), (Some("AF_INET"), Some("AF_INET6")));
-    }
-}
+mod tests;

@@ -12,9 +12,9 @@ use super::cgroup::ControlGroup;
 use super::child::Start;
 use super::instances::Child;
 use super::probe::Alive;
-use super::{Edges, environment_files, processes, tree};
+use super::{Edges, processes, tree};
 use crate::config::Process;
-use crate::supervisor::{Exit, Generation};
+use crate::supervisor::{Exit, Generation, Instance};
 
 /// What an errand is run for. There is never more than one at a time for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,16 +73,11 @@ impl Edges {
         environment.push((MARKER.into(), number.clone().into()));
         let process = Process { environment, ..self.config.process.clone() };
         let admin = self.admin.address().path().to_owned();
-        let read_now = match child {
-            Some(_) => Vec::new(),
-            None => environment_files::read(&process.environment_files).unwrap_or_default(),
-        };
+        // Where nothing serves, none has this number.
+        let generation = generation.filter(|_| child.is_some()).unwrap_or(Generation(0));
         let start = Start {
-            // Where nothing serves, none has this number.
-            generation: generation.filter(|_| child.is_some()).unwrap_or(Generation(0)),
-            command: &command,
+            instance: Instance { generation, number: 1 },
             process: &process,
-            from_files: child.map_or(&read_now, |child| &child.from_files),
             identity: self.identity.as_ref(),
             // One that is about no generation is not to end with it.
             control_group: child.filter(|_| purpose.generation().is_some()).and_then(control_group),
@@ -93,7 +88,7 @@ impl Edges {
             lent: Vec::new(),
             capture: None,
         };
-        match start.spawn() {
+        match start.errand(&command, child.map(|child| &child.release)) {
             Ok(spawned) => {
                 let marker = format!("{MARKER}={number}");
                 self.errands.insert(spawned.pid, Errand { purpose, marker, reply, _alive: alive });

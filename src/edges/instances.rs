@@ -19,11 +19,12 @@ use super::last_words::Outlet;
 use super::probe::{Probe, hints};
 use super::quiesce::Quiesce;
 use super::ready_sockets::ReadySockets;
+use super::release::Release;
 use super::task::Task;
 use super::watchdog::Watchdog;
-use super::{Edges, WRONG_USE, environment_files, failed, processes, reaper, tree};
+use super::{Edges, WRONG_USE, failed, processes, reaper, tree};
 use crate::config::Capture;
-use crate::supervisor::{Event, Exit, Generation, Place};
+use crate::supervisor::{Event, Exit, Generation, Instance, Place};
 
 /// The instance of a generation, and the tasks that are about it.
 #[derive(Debug)]
@@ -54,8 +55,8 @@ pub(super) struct Child {
     pub(super) said_too_early: Option<i32>,
     /// Why what it binds by itself cannot be taken over.
     pub(super) trouble: Option<String>,
-    /// Variables that were read from files when it was started.
-    pub(super) from_files: Vec<(String, String)>,
+    /// What it was started from.
+    pub(super) release: Release,
     /// Where all its processes are; None where there are no groups.
     pub(super) control_group: Option<ControlGroup>,
 }
@@ -70,8 +71,8 @@ impl Edges {
     pub(super) fn spawn(&mut self, generation: Generation, command: &[OsString], place: Place) -> Event {
         let fail = |why: String, code| Event::SpawnFailed { generation, why, code };
         let admin = self.admin.address().path().to_owned();
-        let from_files = match environment_files::read(&self.config.process.environment_files) {
-            Ok(variables) => variables,
+        let mut release = match Release::take(generation, &self.config.process, command) {
+            Ok(release) => release,
             Err(error) => return fail(error.to_string(), Some(WRONG_USE)),
         };
         let sockets = match ReadySockets::bind(&self.notify, generation) {
@@ -94,10 +95,8 @@ impl Edges {
         let user = self.identity.as_ref().and_then(|identity| identity.ids.as_ref()).map(|ids| ids.uid);
         let outlet = self.relays.start(generation, user);
         let start = Start {
-            generation,
-            command,
+            instance: Instance { generation, number: 1 },
             process: &self.config.process,
-            from_files: &from_files,
             identity: self.identity.as_ref(),
             control_group: control_group.as_ref().map(ControlGroup::directory),
             outlets: outlet.as_ref().map_or([None; 2], Outlet::ends),
@@ -107,7 +106,7 @@ impl Edges {
             lent,
             capture: keeper.as_ref(),
         };
-        let started = start.spawn();
+        let started = start.first(&mut release);
         failed("watch the names of Unix sockets", self.names.add(self.listeners.files()));
         match started {
             Ok(spawned) => {
@@ -129,7 +128,7 @@ impl Edges {
                     probe: None,
                     quiesce: None,
                     notify: Some(listen),
-                    from_files,
+                    release,
                     control_group,
                     capture,
                     live: None,

@@ -1,4 +1,4 @@
-//! Names of things: generations, tickets, exits.
+//! Names of things: generations, instances, tickets, exits.
 
 use std::fmt;
 
@@ -12,6 +12,21 @@ pub struct Generation(pub u64);
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// One running copy of the command; those of a generation are numbered from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instance {
+    /// The generation it belongs to.
+    pub generation: Generation,
+    /// Which of its instances it is.
+    pub number: u32,
+}
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.generation, self.number)
     }
 }
 

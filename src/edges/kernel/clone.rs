@@ -32,8 +32,12 @@ pub struct Program<'a> {
     pub arguments: Vec<CString>,
     /// Its environment, without LISTEN_PID.
     pub environment: Vec<CString>,
-    /// Its working directory, or None for ours.
+    /// Its working directory by name, or None for ours.
     pub directory: Option<CString>,
+    /// The same held open: it runs there, wherever the name leads by then.
+    pub held_directory: Option<BorrowedFd<'a>>,
+    /// What is executed if none of the candidates is there: a file held open, whatever it is called by now.
+    pub held_executable: Option<BorrowedFd<'a>>,
     /// The descriptors it gets, from number 3 on; everything else is closed but 0, 1 and 2.
     pub descriptors: Vec<BorrowedFd<'a>>,
     /// Its standard output and its standard error, or None for ours.
@@ -72,6 +76,8 @@ pub struct Spawned {
     pub pid: i32,
     /// The process itself.
     pub pidfd: PidFd,
+    /// Which of the candidates it is, from 0 on; their count if it is the file held open; None if that was never told.
+    pub executed: Option<usize>,
     /// Where its calls are notified, if that was asked for.
     pub notify: Option<OwnedFd>,
 }
@@ -180,13 +186,14 @@ pub fn spawn(program: &Program<'_>) -> Result<Spawned, SpawnError> {
     // Copies beyond the range that is filled, so that the order of filling does not matter.
     let lent =
         program.descriptors.iter().map(|fd| copy(*fd, first_free)).collect::<io::Result<Vec<_>>>().map_err(prepare)?;
-    let outlets = program.outlets.map(|fd| fd.map(|fd| copy(fd, first_free)).transpose());
-    let [output, error] = outlets;
-    let outlets = [output.map_err(prepare)?, error.map_err(prepare)?];
+    let copied = |fd: Option<BorrowedFd<'_>>| fd.map(|fd| copy(fd, first_free)).transpose().map_err(prepare);
+    let [output, error] = program.outlets.map(copied);
+    let outlets = [output?, error?];
+    let held = [copied(program.held_directory)?, copied(program.held_executable)?];
     let (report, told) = report_pipe(first_free).map_err(prepare)?;
     let handover = program.capture.map(|_| handover(first_free)).transpose().map_err(prepare)?;
     let hand = handover.as_ref().map(|(_, theirs)| theirs.as_raw_fd());
-    let mut prepared = Prepared::new(program, &lent, &outlets, told.as_raw_fd(), hand);
+    let mut prepared = Prepared::new(program, &lent, &outlets, &held, told.as_raw_fd(), hand);
 
     let mut pidfd: RawFd = -1;
     // SAFETY: in the child nothing is done but what follows here.
@@ -209,13 +216,13 @@ pub fn spawn(program: &Program<'_>) -> Result<Spawned, SpawnError> {
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     drop(told);
     match read_report(report) {
-        None => {
+        Ok(executed) => {
             // It was sent before the program was executed, so it is there.
             let notify = handover.map(|(ours, _)| Filter::sent(&ours)).transpose();
             let notify = notify.map_err(|source| SpawnError { step: Step::Capture, source })?;
-            Ok(Spawned { pid, pidfd: PidFd::from_owned(pidfd), notify })
+            Ok(Spawned { pid, pidfd: PidFd::from_owned(pidfd), executed, notify })
         }
-        Some(error) => {
+        Err(error) => {
             // It has told us and ends now; nobody else knows of it, so it is waited for here.
             let id = nix::sys::wait::Id::PIDFd(pidfd.as_fd());
             let _ = nix::sys::wait::waitid(id, nix::sys::wait::WaitPidFlag::WEXITED);
@@ -287,13 +294,17 @@ fn handover(at_least: RawFd) -> io::Result<(UnixStream, OwnedFd)> {
     Ok((ours, copy(theirs.as_fd(), at_least)?))
 }
 
-/// The pipe closes at exec; what comes before that is a step and an error number.
-fn read_report(report: OwnedFd) -> Option<SpawnError> {
+/// The pipe closes at exec; the last that came before is which candidate was tried, or a step and an error number.
+fn read_report(report: OwnedFd) -> Result<Option<usize>, SpawnError> {
     let mut told = Vec::new();
-    std::fs::File::from(report).take(8).read_to_end(&mut told).ok()?;
-    let [step, _, _, _, errno @ ..] = <[u8; 8]>::try_from(told).ok()?;
-    let step = Step::OF_THE_CHILD.into_iter().find(|one| *one as u8 == step).unwrap_or(Step::Execute);
-    Some(SpawnError { step, source: io::Error::from_raw_os_error(i32::from_ne_bytes(errno)) })
+    let read = std::fs::File::from(report).read_to_end(&mut told);
+    let (messages, _) = told.as_chunks::<8>();
+    // One that was killed on the way is waited for like any other.
+    let Some([what, _, _, _, number @ ..]) = read.ok().and(messages.last()) else { return Ok(None) };
+    match Step::OF_THE_CHILD.into_iter().find(|step| *step as u8 == *what) {
+        Some(step) => Err(SpawnError { step, source: io::Error::from_raw_os_error(i32::from_ne_bytes(*number)) }),
+        None => Ok(Some(u32::from_ne_bytes(*number) as usize)),
+    }
 }
 
 /// The files that may be meant by a program's name: itself if it has a slash, else one per directory of PATH.

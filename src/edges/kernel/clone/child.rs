@@ -17,6 +17,8 @@ pub(super) struct Prepared<'a> {
     arguments: Vec<*const libc::c_char>,
     environment: Vec<*const libc::c_char>,
     directory: *const libc::c_char,
+    held_directory: Option<RawFd>,
+    held_executable: Option<RawFd>,
     control_group: Option<RawFd>,
     /// It was made in its control group and needs not move there.
     pub(super) is_in_group: bool,
@@ -40,11 +42,15 @@ use libc::{SYS_setgroups32 as SYS_SETGROUPS, SYS_setresgid32 as SYS_SETRESGID, S
 
 const LISTEN_PID: &[u8] = b"LISTEN_PID=";
 
+/// Told in the place of a step: the candidate of this number is tried.
+const TRIES: u8 = u8::MAX;
+
 impl<'a> Prepared<'a> {
     pub(super) fn new(
         program: &'a Program<'a>,
         lent: &[OwnedFd],
         outlets: &[Option<OwnedFd>; 2],
+        held: &[Option<OwnedFd>; 2],
         told: RawFd,
         handover: Option<RawFd>,
     ) -> Self {
@@ -57,6 +63,8 @@ impl<'a> Prepared<'a> {
             environment.push(buffer.as_ptr().cast());
         }
         environment.push(ptr::null());
+        let numbers = |fds: &[Option<OwnedFd>; 2]| fds.each_ref().map(|fd| fd.as_ref().map(AsRawFd::as_raw_fd));
+        let [held_directory, held_executable] = numbers(held);
         Self {
             candidates: pointers(&program.candidates),
             arguments: terminated(&program.arguments),
@@ -70,7 +78,9 @@ impl<'a> Prepared<'a> {
                 .map(|(kind, limit)| (*kind as libc::c_long, [limit.soft, limit.hard]))
                 .collect(),
             lent: lent.iter().map(AsRawFd::as_raw_fd).collect(),
-            outlets: outlets.each_ref().map(|fd| fd.as_ref().map(AsRawFd::as_raw_fd)),
+            held_directory,
+            held_executable,
+            outlets: numbers(outlets),
             told,
             listen_pid,
             capture: program.capture.map(Keeper::filter).zip(handover),
@@ -85,13 +95,21 @@ impl<'a> Prepared<'a> {
     pub(super) unsafe fn become_the_program(&mut self) -> ! {
         // SAFETY: forwarded from the caller.
         let step = unsafe { self.try_to_become_the_program() };
-        // SAFETY: errno is this thread's own; the buffer is on the stack; _exit runs no handlers of the parent.
+        // SAFETY: errno is this thread's own; _exit runs no handlers of the parent.
         unsafe {
-            let errno = (*libc::__errno_location()).to_ne_bytes();
-            let message = [step as u8, 0, 0, 0, errno[0], errno[1], errno[2], errno[3]];
-            libc::write(self.told, message.as_ptr().cast(), message.len());
+            self.tell(step as u8, (*libc::__errno_location()).to_ne_bytes());
             libc::_exit(127)
         }
+    }
+
+    /// Tells the parent what comes of it: a step that failed with its error number, or what is tried.
+    ///
+    /// # Safety
+    /// As `become_the_program`.
+    unsafe fn tell(&self, what: u8, number: [u8; 4]) {
+        let message = [what, 0, 0, 0, number[0], number[1], number[2], number[3]];
+        // SAFETY: the buffer is on the stack; the descriptor is the pipe that the parent reads.
+        unsafe { libc::write(self.told, message.as_ptr().cast(), message.len()) };
     }
 
     /// Returns only with the step that failed.
@@ -166,6 +184,9 @@ impl<'a> Prepared<'a> {
             if !self.directory.is_null() && libc::syscall(libc::SYS_chdir, self.directory) < 0 {
                 return Step::Directory;
             }
+            if self.held_directory.is_some_and(|fd| libc::syscall(libc::SYS_fchdir, fd) < 0) {
+                return Step::Directory;
+            }
             if self.program.no_new_privileges
                 && libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0
             {
@@ -180,21 +201,37 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    /// As execvp(3): tries each, and permission denied is remembered over not found.
+    /// As execvp(3): tries each, and permission denied is remembered over not found. What is held open comes last.
     ///
     /// # Safety
     /// As `become_the_program`.
     unsafe fn execute(&self) -> Step {
+        let (arguments, environment) = (self.arguments.as_ptr(), self.environment.as_ptr());
+        let mut tried: u32 = 0;
         // SAFETY: the arrays end in null and the strings live in `self`; errno is this thread's own.
         unsafe {
             let mut denied = false;
             for candidate in &self.candidates {
-                libc::syscall(libc::SYS_execve, *candidate, self.arguments.as_ptr(), self.environment.as_ptr());
+                self.tell(TRIES, tried.to_ne_bytes());
+                tried += 1;
+                libc::syscall(libc::SYS_execve, *candidate, arguments, environment);
                 match *libc::__errno_location() {
                     libc::EACCES => denied = true,
                     libc::ENOENT | libc::ENOTDIR => {}
                     _ => return Step::Execute,
                 }
+            }
+            if let Some(fd) = self.held_executable {
+                self.tell(TRIES, tried.to_ne_bytes());
+                let held = || {
+                    libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), arguments, environment, libc::AT_EMPTY_PATH);
+                    *libc::__errno_location()
+                };
+                // The interpreter of a script opens it by this number, so it has to stay open (execveat(2), BUGS).
+                if held() == libc::ENOENT && libc::syscall(libc::SYS_fcntl, fd, libc::F_SETFD, 0) == 0 {
+                    held();
+                }
+                return Step::Execute;
             }
             *libc::__errno_location() = if denied { libc::EACCES } else { libc::ENOENT };
             Step::Execute
