@@ -14,6 +14,8 @@ mod einhorn;
 pub mod environment_files;
 mod errands;
 mod figures;
+#[cfg_attr(not(test), expect(dead_code, reason = "nothing starts it before there is an option for it"))]
+mod file_watch;
 mod heard;
 mod http_server;
 pub mod identity;

@@ -108,6 +108,7 @@ impl Supervisor {
             Event::Leaving { generation } => self.leaving(generation, now),
             Event::Checked { name, state, message } => self.tell(News::Check { name, state, message }),
             Event::Left { generation, waiting } => self.left(generation, waiting, now),
+            Event::Changed { path: _ } => {}
             Event::Elapsed => self.elapsed(now),
         }
         self.exit_if_nobody_is_left();

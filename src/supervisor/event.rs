@@ -1,6 +1,7 @@
 //! What can happen to a supervisor.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use super::generation::{Exit, Generation, Ticket, Until};
 use super::liveness::Sign;
@@ -132,6 +133,11 @@ pub enum Event {
         generation: Generation,
         /// Connections that wait in its slots and that nobody accepts now.
         waiting: usize,
+    },
+    /// Something has changed below a watched path, and nothing more for a while.
+    Changed {
+        /// One of those that have.
+        path: PathBuf,
     },
     /// A deadline that `next_deadline` named has passed.
     Elapsed,

@@ -1,0 +1,96 @@
+//! Folders that come, go and move below a watched one.
+
+use notify::EventKind;
+use notify::event::Flag;
+use tokio::sync::mpsc;
+
+use super::super::directories::Directories;
+use super::super::lookout::Lookout;
+use super::{Scene, names};
+
+#[tokio::test]
+async fn a_new_folder_with_files_is_a_change_and_is_watched_with_all_below() {
+    let mut scene = Scene::with(&["src/x", "other/a/b/c/file"]).watch(&["src"]);
+    scene.rename("other/a", "src/a");
+    assert_eq!(scene.told().await, "src/a");
+    assert_eq!(scene.watched(), names(&["", ".git/info", "src", "src/a", "src/a/b", "src/a/b/c"]));
+    scene.write("src/a/b/c/file");
+    assert_eq!(scene.told().await, "src/a/b/c/file");
+}
+
+#[tokio::test]
+async fn however_fast_folders_come_below_one_another_the_last_is_watched() {
+    let mut scene = Scene::with(&["src/x"]).watch(&["src"]);
+    for round in 0..30 {
+        let deep = format!("src/{round}/b/c/d/e");
+        scene.make(&deep);
+        assert_eq!(scene.told().await, format!("src/{round}"));
+        scene.write(&format!("{deep}/file"));
+        assert_eq!(scene.told().await, format!("{deep}/file"));
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_is_replaced_by_one_of_the_same_name_is_watched_again() {
+    let mut scene = Scene::with(&["src/a/b/file"]).watch(&["src"]);
+    for _ in 0..15 {
+        scene.remove_all("src/a");
+        scene.write("src/a/b/file");
+        scene.told().await;
+        scene.write("src/a/b/file");
+        assert_eq!(scene.told().await, "src/a/b/file");
+
+        scene.rename("src/a", "away");
+        scene.write("src/a/b/file");
+        scene.told().await;
+        scene.write("src/a/b/file");
+        assert_eq!(scene.told().await, "src/a/b/file");
+        scene.remove_all("away");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_was_renamed_is_watched_under_its_new_name() {
+    let mut scene = Scene::with(&["src/a/b/file", "src/mark"]).watch(&["src"]);
+    scene.rename("src/a", "src/z");
+    scene.told().await;
+    scene.write("src/z/b/file");
+    assert_eq!(scene.told().await, "src/z/b/file");
+    scene.rename("src/z", "away");
+    scene.told().await;
+    scene.write("away/b/file");
+    scene.tells_nothing_before("src/mark").await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_removed_is_a_change() {
+    let mut scene = Scene::with(&["src/a/file"]).watch(&["src"]);
+    scene.remove("src/a/file");
+    assert_eq!(scene.told().await, "src/a/file");
+    scene.remove_all("src/a");
+    assert_eq!(scene.told().await, "src/a");
+}
+
+#[tokio::test]
+async fn links_to_folders_are_not_followed_below_a_path() {
+    let mut scene = Scene::with(&["src/mark", "other/file"]);
+    scene.link("../other", "src/link");
+    scene = scene.watch(&["src"]);
+    scene.write("other/file");
+    scene.tells_nothing_before("src/mark").await;
+    assert!(!scene.watched().contains("other"));
+}
+
+#[test]
+fn when_the_kernel_has_dropped_reports_everything_is_looked_at_again_and_counts_as_changed() {
+    let scene = Scene::with(&["src/a/file"]);
+    // As if it had dropped all of them.
+    let (reporter, _) = mpsc::unbounded_channel();
+    let mut lookout = Lookout::start(&[scene.at("src")], Directories::of(reporter).unwrap()).unwrap();
+    scene.remove_all("src/a");
+    scene.make("src/a/b");
+    assert!(!scene.watched().contains("src/a"));
+    assert!(lookout.take(vec![Ok(notify::Event::new(EventKind::Other).set_flag(Flag::Rescan))]));
+    assert_eq!(lookout.settle(), Some(scene.at("src")));
+    assert!(scene.watched().is_superset(&names(&["src", "src/a", "src/a/b"])));
+}
