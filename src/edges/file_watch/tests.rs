@@ -1,12 +1,13 @@
 //! Real files in folders of their own, and what the owner is told of them.
 
 mod ignored;
+mod limits;
 mod pace;
 mod places;
 mod saves;
 mod trees;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -110,7 +111,7 @@ impl Scene {
         let mut folders = BTreeSet::new();
         let mut rest = vec![self.folder.path().to_path_buf()];
         while let Some(folder) = rest.pop() {
-            if watched.contains(&fs::metadata(&folder).unwrap().ino()) {
+            if watched.contains_key(&fs::metadata(&folder).unwrap().ino()) {
                 folders.insert(folder.strip_prefix(self.folder.path()).unwrap().display().to_string());
             }
             let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap());
@@ -124,14 +125,14 @@ fn names(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(ToString::to_string).collect()
 }
 
-/// Of this process, by proc_pid_fdinfo(5); inodes of other folders than one's own do not matter.
-fn watched_inodes() -> BTreeSet<u64> {
+/// Of this process, with what they are watched for, by proc_pid_fdinfo(5); inodes of others' folders do not matter.
+fn watched_inodes() -> BTreeMap<u64, u64> {
     let inotify = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
     let texts: Vec<_> =
         fs::read_dir("/proc/self/fdinfo").unwrap().map(|entry| inotify(entry.unwrap().path())).collect();
     let lines = texts.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("inotify "));
-    let inodes = lines.filter_map(|line| line.split("ino:").nth(1)?.split(' ').next());
-    inodes.map(|inode| u64::from_str_radix(inode, 16).unwrap()).collect()
+    let value = |line: &str, name| u64::from_str_radix(line.split(name).nth(1)?.split(' ').next()?, 16).ok();
+    lines.map(|line| (value(line, " ino:").unwrap(), value(line, " mask:").unwrap())).collect()
 }
 
 /// The signals that the threads of this name have blocked (proc_pid_status(5)).

@@ -6,25 +6,26 @@ use std::sync::{Arc, Mutex};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
+use super::super::way::{End, Way};
 use super::{DEADLINE, DEBOUNCE, Scene, blocked_in_threads};
 use crate::edges::signals;
 
 /// What was logged by this thread, on which all but the looking is done.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    fn keep(&self) -> tracing::subscriber::DefaultGuard {
+    pub(super) fn keep(&self) -> tracing::subscriber::DefaultGuard {
         let log = self.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
         tracing::subscriber::set_default(subscriber)
     }
 
-    fn count(&self, words: &str) -> usize {
+    pub(super) fn count(&self, words: &str) -> usize {
         String::from_utf8_lossy(&self.0.lock().unwrap()).matches(words).count()
     }
 
-    async fn holds(&self, words: &str, times: usize) {
+    pub(super) async fn holds(&self, words: &str, times: usize) {
         let there = async {
             while self.count(words) < times {
                 yield_now().await;
@@ -144,6 +145,29 @@ async fn a_link_that_leads_nowhere_for_a_while_is_followed_again() {
     scene.tells_nothing_before("mark").await;
     scene.write("releases/2/app");
     assert_eq!(scene.told().await, "current");
+}
+
+#[tokio::test]
+async fn a_file_below_two_watched_paths_is_told_once() {
+    let mut scene = Scene::with(&["src/main.rs", "mark"]).watch(&["src", "", "src/main.rs"]);
+    scene.write("src/main.rs");
+    assert_eq!(scene.told().await, "src/main.rs");
+    scene.tells_nothing_before("mark").await;
+}
+
+#[test]
+fn a_way_is_followed_over_links_up_and_down_and_a_loop_leads_nowhere() {
+    let scene = Scene::with(&["a/b/file"]);
+    scene.link("../../a/./b", "a/b/self");
+    scene.link("loop", "loop");
+    let folder = scene.folder.path().canonicalize().unwrap();
+    let way = Way::follow(&folder.join("a/b/self/file"));
+    assert_eq!(way.end, End::File(folder.join("a/b/file")));
+    assert_eq!(way.hinges, [folder.join("a/b/self"), folder.join("a/b/file")]);
+    assert_eq!(Way::follow(&folder.join("a/b/self")).end, End::Directory(folder.join("a/b")));
+    assert_eq!(Way::follow(&folder.join("loop")).end, End::Missing);
+    let beyond_a_file = Way::follow(&folder.join("a/b/file/c"));
+    assert_eq!((beyond_a_file.end, beyond_a_file.hinges), (End::Missing, vec![folder.join("a/b/file")]));
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use super::Scene;
+use super::{Scene, watched_inodes};
 
 #[tokio::test]
 async fn a_file_that_is_truncated_and_written_has_changed() {
@@ -53,6 +53,14 @@ async fn who_reads_a_file_or_changes_its_mode_changes_nothing() {
     fs::read_dir(scene.at("src")).unwrap().count();
     fs::set_permissions(scene.at("src/main.rs"), fs::Permissions::from_mode(0o600)).unwrap();
     scene.tells_nothing_before("src/mark").await;
+}
+
+#[tokio::test]
+async fn who_reads_a_file_or_changes_its_mode_does_not_even_wake_zdr() {
+    let scene = Scene::with(&["src/main.rs"]).watch(&["src"]);
+    let mask = watched_inodes()[&fs::metadata(scene.at("src")).unwrap().ino()];
+    let read = libc::IN_ACCESS | libc::IN_OPEN | libc::IN_CLOSE_NOWRITE | libc::IN_ATTRIB;
+    assert_eq!(mask & u64::from(read), 0, "watched for {mask:x}");
 }
 
 #[tokio::test]

@@ -1,8 +1,12 @@
 //! Folders that come, go and move below a watched one.
 
+use std::fs;
+use std::time::Duration;
+
 use notify::EventKind;
 use notify::event::Flag;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 
 use super::super::directories::Directories;
 use super::super::lookout::Lookout;
@@ -47,6 +51,40 @@ async fn a_folder_that_is_replaced_by_one_of_the_same_name_is_watched_again() {
         assert_eq!(scene.told().await, "src/a/b/file");
         scene.remove_all("away");
     }
+}
+
+#[tokio::test]
+async fn folders_that_come_while_others_are_looked_at_are_watched() {
+    const LEVELS: usize = 60;
+    let mut scene = Scene::with(&["src/x"]).watch_with(&["src"], Duration::from_millis(1)).unwrap();
+    for round in 0..20 {
+        let deepest = format!("src/{round}{}", "/a".repeat(LEVELS));
+        let deep = scene.at(&deepest);
+        let makes = spawn_blocking(move || {
+            let mut folders: Vec<_> = deep.ancestors().take(LEVELS + 1).collect();
+            while let Some(folder) = folders.pop() {
+                fs::create_dir(folder).unwrap();
+            }
+        });
+        makes.await.unwrap();
+        let file = format!("{deepest}/file");
+        scene.write(&file);
+        while scene.told().await != file {
+            scene.write(&file);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_another_is_renamed_over_is_watched_even_while_somebody_holds_the_old_one() {
+    let mut scene = Scene::with(&["src/x", "new/file"]);
+    scene.make("src/a");
+    scene = scene.watch(&["src"]);
+    let _held = fs::File::open(scene.at("src/a")).unwrap();
+    scene.rename("new", "src/a");
+    assert_eq!(scene.told().await, "src/a");
+    scene.write("src/a/file");
+    assert_eq!(scene.told().await, "src/a/file");
 }
 
 #[tokio::test]
