@@ -98,12 +98,14 @@ impl Directories {
         self.watched.contains(path)
     }
 
-    /// The paths for which it could not be done.
+    /// The paths that could not be watched. One that could not be let go of was gone already.
     fn apply(&mut self, mut operations: Vec<PathOp>) -> BTreeSet<PathBuf> {
         let mut failed = BTreeSet::new();
         let Some(watcher) = &mut self.watcher else { return operations.into_iter().map(PathOp::into_path).collect() };
         while let Err(error) = watcher.update_paths(operations) {
-            failed.extend(error.origin.map(PathOp::into_path));
+            if let Some(PathOp::Watch(path, _)) = error.origin {
+                failed.insert(path);
+            }
             operations = error.remaining;
             match error.source.kind {
                 ErrorKind::MaxFilesWatch => {

@@ -1,5 +1,6 @@
 //! Folders that come, go and move below a watched one.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
@@ -7,10 +8,11 @@ use notify::EventKind;
 use notify::event::Flag;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::super::directories::Directories;
 use super::super::lookout::Lookout;
-use super::{Scene, names};
+use super::{DEADLINE, Scene, names};
 
 #[tokio::test]
 async fn a_new_folder_with_files_is_a_change_and_is_watched_with_all_below() {
@@ -85,6 +87,23 @@ async fn a_folder_that_another_is_renamed_over_is_watched_even_while_somebody_ho
     assert_eq!(scene.told().await, "src/a");
     scene.write("src/a/file");
     assert_eq!(scene.told().await, "src/a/file");
+}
+
+#[tokio::test]
+async fn a_folder_that_took_the_place_of_a_watched_one_counts_as_newly_watched() {
+    let scene = Scene::with(&["src/a/file"]);
+    let (reporter, mut reports) = mpsc::unbounded_channel();
+    let mut directories = Directories::of(reporter).unwrap();
+    let wanted = BTreeSet::from([scene.at("src"), scene.at("src/a")]);
+    assert!(directories.watch(&wanted));
+    assert!(!directories.watch(&wanted));
+    scene.remove_all("src/a");
+    scene.make("src/a");
+    timeout(DEADLINE, reports.recv()).await.expect("the kernel tells of it");
+    assert!(directories.forget(&scene.at("src/a")));
+    assert!(directories.watch(&wanted));
+    assert!(directories.has(&scene.at("src/a")));
+    assert!(scene.watched().contains("src/a"));
 }
 
 #[tokio::test]
