@@ -76,7 +76,7 @@ impl Place {
     /// Takes in what became of this path; true where `look` may see something else now.
     pub fn take(&mut self, path: &Path, folder: bool, fate: Fate) -> bool {
         let leads_elsewhere = fate != Fate::Written && self.way.hinges.iter().any(|hinge| hinge == path);
-        let other_rules = self.rules.as_ref().is_some_and(|rules| rules.stand_in(path));
+        let other_rules = self.rules.as_mut().filter(|rules| rules.stand_in(path)).map(Rules::read_again).is_some();
         let other_folders = match &self.way.end {
             // Until it is back, there is nothing to tell.
             End::File(file) => {

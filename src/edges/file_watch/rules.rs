@@ -28,6 +28,11 @@ impl Rules {
         Self { root: root.to_path_buf(), matcher: walk(root).build_matchers().pop(), above: above(root) }
     }
 
+    /// They are others now: what is told next is judged by those.
+    pub fn read_again(&mut self) {
+        *self = Self::of(&self.root);
+    }
+
     /// The directories in which something may count, and those that hold the rules.
     pub fn directories(&self) -> impl Iterator<Item = PathBuf> {
         let below = walk(&self.root).build().flatten();
