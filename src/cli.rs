@@ -2,8 +2,12 @@
 //!
 //! Only here, in `cli/` and in `commands.rs` is clap named.
 
+mod asked;
 mod asking;
+mod excerpt;
+mod file;
 mod options;
+mod print;
 mod settings;
 mod values;
 
@@ -14,8 +18,9 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub use asked::{Asked, Effective, Refusal};
 pub use asking::{EventsArgs, HealthArgs, ListArgs, ReloadArgs, StatusArgs, UntilArgs, WaitArgs, WaitFor, Which};
-pub use options::{CaptureMode, LogFormat, RunArgs, RunOptions};
+pub use options::{CaptureMode, CheckArgs, LogFormat, RunArgs, RunOptions};
 pub use settings::Surroundings;
 
 use crate::config;
@@ -35,6 +40,8 @@ pub struct Cli {
 pub enum Command {
     /// Run COMMAND under supervision, in the foreground.
     Run(Box<RunArgs>),
+    /// Say what is wrong with a configuration before it is run, all of it and where.
+    Check(Box<CheckArgs>),
     /// Replace the serving generation by a new one with no lost connection.
     Reload(ReloadArgs),
     /// Stop the serving generation and start the next in its place; connections wait meanwhile.
@@ -82,7 +89,7 @@ pub struct RehearseArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-/// The options of `zdr run` that were given to `zdr rehearse`, as they were written.
+/// The options of `zdr run` that were given to a command that takes them, as they were meant.
 pub fn handed_on(given: &ArgMatches) -> Vec<OsString> {
     let run = RunOptions::augment_args(clap::Command::new("run"));
     let mut options = Vec::new();
@@ -91,15 +98,15 @@ pub fn handed_on(given: &ArgMatches) -> Vec<OsString> {
         if given.value_source(id) != Some(ValueSource::CommandLine) {
             continue;
         }
-        let name = OsString::from(format!("--{}", option.get_long().unwrap_or(id)));
+        let mut name = OsString::from(format!("--{}", option.get_long().unwrap_or(id)));
         if !option.get_action().takes_values() {
             let times = if matches!(option.get_action(), ArgAction::Count) { given.get_count(id) } else { 1 };
             options.extend((0..times).map(|_| name.clone()));
             continue;
         }
-        for value in given.get_raw(id).into_iter().flatten() {
-            options.extend([name.clone(), value.to_owned()]);
-        }
+        // In one word, because a value may begin as an option does.
+        name.push("=");
+        options.extend(given.get_raw(id).into_iter().flatten().map(|value| [&name, value].into_iter().collect()));
     }
     options
 }
@@ -139,7 +146,7 @@ mod tests {
         let matches = Cli::command().get_matches_from(words);
         let mut options = handed_on(matches.subcommand_matches("rehearse").unwrap());
         options.sort();
-        let wanted = ["--env", "--env", "--log-format", "--verbose", "--verbose", "A=1", "B=2", "json"];
+        let wanted = ["--env=A=1", "--env=B=2", "--log-format=json", "--verbose", "--verbose"];
         assert_eq!(options, wanted);
     }
 }

@@ -262,6 +262,16 @@ pub fn list(args: &ListArgs) -> u8 {
     0
 }
 
+/// Where the supervisor of this name is asked, if its settings name no other place.
+pub fn admin_of(name: &str) -> PathBuf {
+    admin_socket(&runtime_directory(), name)
+}
+
+/// The process of the supervisor that answers there.
+pub fn process_at(admin: &Path) -> Option<i32> {
+    status_of(admin).ok()?["pid"].as_i64().and_then(|pid| pid.try_into().ok())
+}
+
 fn status_of(path: &Path) -> Result<Value, ClientError> {
     asked(path, "/v1/status")
 }

@@ -6,10 +6,14 @@ use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use anstream::{AutoStream, ColorChoice};
 use clap::{ArgMatches, CommandFactory};
 use clap_complete::Shell;
 
-use crate::cli::{Cli, RehearseArgs, RunArgs, SampleArgs, Surroundings, handed_on};
+use crate::check::faults;
+use crate::cli::{
+    Asked, CheckArgs, Cli, Effective, Refusal, RehearseArgs, RunArgs, SampleArgs, Surroundings, handed_on,
+};
 use crate::client;
 use crate::edges::listeners::ListenError;
 use crate::log;
@@ -27,16 +31,12 @@ const WRONG_USE: u8 = 2;
 pub type Outcome = Result<u8, (u8, String)>;
 
 /// `zdr run`.
-pub fn run(args: RunArgs) -> Outcome {
-    let level = log::level(&args.options, std::env::var("ZDR_LOG").ok()).map_err(with(WRONG_USE))?;
-    let format = args.options.log_format;
-    let surroundings = surroundings().map_err(with(WRONG_USE))?;
-    let config = args.into_config(&surroundings, false).map_err(|faults| {
-        let sentences: Vec<String> = faults.into_iter().map(|fault| fault.sentence).collect();
-        (WRONG_USE, sentences.join("\nzdr: "))
-    })?;
-    log::begin(level, format, &config.name).map_err(with(WRONG_USE))?;
-    supervise(config).map_err(|error| match error {
+pub fn run(args: RunArgs, given: &ArgMatches) -> Outcome {
+    let asked = Asked::new(given, args.options.config, surroundings().map_err(with(WRONG_USE))?);
+    let Effective { config, options, .. } = asked.read().map_err(|refusal| refused(&refusal))?;
+    let level = log::level(&options, std::env::var("ZDR_LOG").ok()).map_err(with(WRONG_USE))?;
+    log::begin(level, options.log_format, &config.name).map_err(with(WRONG_USE))?;
+    supervise(config, asked.reread()).map_err(|error| match error {
         RunError::Admin(_)
         | RunError::Identity(_)
         | RunError::Limit(_)
@@ -44,6 +44,31 @@ pub fn run(args: RunArgs) -> Outcome {
         | RunError::Listen(ListenError::Inherited { .. }) => (WRONG_USE, error.to_string()),
         RunError::Listen(_) | RunError::System(_) => (FAILED, error.to_string()),
     })
+}
+
+/// `zdr check`.
+pub fn check(args: CheckArgs, given: &ArgMatches) -> Outcome {
+    let file = args.file.or(args.run.options.config);
+    let good = file.as_ref().map_or_else(|| "the settings are".to_owned(), |file| format!("{} is", file.display()));
+    let asked = Asked::new(given, file, surroundings().map_err(with(WRONG_USE))?);
+    let effective = asked.read().map_err(|refusal| refused(&refusal))?;
+    log::level(&effective.options, std::env::var("ZDR_LOG").ok()).map_err(with(WRONG_USE))?;
+    let told = if args.print { effective.as_toml() } else { String::new() };
+    io::stdout().write_all(told.as_bytes()).map_err(with(FAILED))?;
+    let faults = faults(&effective.config);
+    if !faults.is_empty() {
+        return Err(refused(&effective.refusal(faults)));
+    }
+    match args.print {
+        true => Ok(DONE),
+        false => writeln!(io::stdout(), "zdr: {good} good").map(|()| DONE).map_err(with(FAILED)),
+    }
+}
+
+/// Every mistake by itself, in colours where the standard error is a terminal that wants them.
+fn refused(refusal: &Refusal) -> (u8, String) {
+    let coloured = AutoStream::choice(&io::stderr()) != ColorChoice::Never;
+    (WRONG_USE, refusal.sentences(coloured).join("\nzdr: "))
 }
 
 /// A shell keeps in PWD the name by which a directory was entered; it counts where it still is this directory (pwd(1)).
@@ -70,10 +95,10 @@ pub fn told(outcome: client::Outcome) -> Outcome {
 }
 
 /// `zdr rehearse`.
-pub fn rehearse(args: RehearseArgs, given: Option<&ArgMatches>) -> Outcome {
+pub fn rehearse(args: RehearseArgs, given: &ArgMatches) -> Outcome {
     let zdr = std::env::current_exe().map_err(with(FAILED))?;
     let mut plan = Plan::new(zdr);
-    plan.run_options = given.map(handed_on).unwrap_or_default();
+    plan.run_options = handed_on(given);
     plan.reloads = args.reloads;
     plan.rate_per_client = args.rate;
     plan.path = args.path;

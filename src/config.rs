@@ -8,6 +8,7 @@ mod hooks;
 mod instances;
 mod process;
 pub mod servers;
+mod source;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -20,6 +21,7 @@ pub use self::fault::Fault;
 pub use self::hooks::{distinct_hooks, hook};
 pub use self::instances::{MOST_INSTANCES, Surge, budget, lifetime, memory, surge};
 pub use self::process::{EnvironmentFile, INFINITY, Limit, Process, Resource, environment_text, umask};
+pub use self::source::{Reading, Reread};
 use crate::address::Listener;
 use crate::supervisor::{Hook, Policy};
 use crate::url::Url;
@@ -44,7 +46,7 @@ pub struct Config {
     /// The program and its arguments.
     pub command: Vec<OsString>,
     /// The configuration file says the command, not the command line.
-    #[expect(dead_code, reason = "a reload is to take the command of the file as it is then")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "a reload is to take the command of the file as it is then"))]
     pub command_from_file: bool,
     /// How each generation is started.
     pub process: Process,
@@ -64,7 +66,6 @@ pub struct Config {
     #[expect(dead_code, reason = "an edge is to measure it")]
     pub max_memory: Option<u64>,
     /// Files and directories whose change is a reload.
-    #[expect(dead_code, reason = "an edge is to watch")]
     pub watch: Vec<PathBuf>,
     /// How long nothing more must have changed before that.
     #[expect(dead_code, reason = "an edge is to watch")]

@@ -7,7 +7,7 @@
 //! 0. rules, without I/O, clock or event loop: `supervisor`, `config`, `address`, `url`, `runtime_directory`
 //! 1. `edges`: all that can be sensed or done, one file each; `edges::kernel` has the only `unsafe`
 //! 2. `run`: the loop, where both meet
-//! 3. the face: `main`, `cli`, `commands`, `log`, `client`, `rehearse`
+//! 3. the face: `main`, `cli`, `commands`, `check`, `log`, `client`, `rehearse`
 //!
 //! # Invariants
 //!
@@ -19,6 +19,7 @@
 //! - First start, reload, restart and the start after a crash are one path, `Supervisor::launch`.
 
 mod address;
+mod check;
 mod cli;
 mod client;
 mod commands;
@@ -39,8 +40,10 @@ use cli::{Cli, Command};
 fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
     let Cli { command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let given = matches.subcommand().map_or(&matches, |(_, given)| given);
     let outcome = match command {
-        Command::Run(args) => commands::run(*args),
+        Command::Run(args) => commands::run(*args, given),
+        Command::Check(args) => commands::check(*args, given),
         Command::Reload(args) => commands::told(client::reload(&args)),
         Command::Restart(args) => commands::told(client::restart(&args)),
         Command::Stop(args) => commands::told(client::stop(&args)),
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
         Command::Wait(args) => commands::told(client::wait(&args)),
         Command::Events(args) => commands::told(client::events(&args)),
         Command::List(args) => Ok(client::list(&args)),
-        Command::Rehearse(args) => commands::rehearse(*args, matches.subcommand_matches("rehearse")),
+        Command::Rehearse(args) => commands::rehearse(*args, given),
         Command::Completions { shell } => commands::completions(shell),
         Command::SampleServer(args) => commands::sample(args),
     };

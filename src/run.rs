@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tracing::{debug, info, trace, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Reread};
 use crate::edges::admin::{Admin, AdminAddress, AdminError, HealthAddress, HealthPaths};
 use crate::edges::environment_files::{self, EnvironmentFileError};
 use crate::edges::identity::{Identity, IdentityError};
@@ -89,8 +89,8 @@ impl From<io::Error> for RunError {
     }
 }
 
-/// Runs a supervisor to its end and answers with its exit code.
-pub fn run(mut config: Config) -> Result<u8, RunError> {
+/// Runs a supervisor to its end and answers with its exit code. A reload is to have the settings afresh.
+pub fn run(mut config: Config, _reread: Reread) -> Result<u8, RunError> {
     keep_little();
     let inherited = config.inherit.then(inherited).transpose()?;
     let asked = &config.process;

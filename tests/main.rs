@@ -11,6 +11,7 @@ mod admin;
 mod capture;
 mod capture_hostile;
 mod checks;
+mod configuration;
 mod control_groups;
 mod dashboard;
 mod dialects;

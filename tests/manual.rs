@@ -7,8 +7,20 @@ use std::process::{Command, Stdio};
 
 use crate::harness::ZDR;
 
-const COMMANDS: [&str; 11] =
-    ["run", "reload", "restart", "stop", "status", "health", "wait", "events", "list", "rehearse", "completions"];
+const COMMANDS: [&str; 12] = [
+    "run",
+    "check",
+    "reload",
+    "restart",
+    "stop",
+    "status",
+    "health",
+    "wait",
+    "events",
+    "list",
+    "rehearse",
+    "completions",
+];
 
 fn manual() -> String {
     fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/man/zdr.1")).unwrap()

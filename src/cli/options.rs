@@ -23,7 +23,20 @@ pub struct RunArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-/// The options of `zdr run`, which `zdr rehearse` takes as well.
+/// `zdr check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The configuration file; without it, what the options say is checked.
+    #[arg(value_name = "CONFIG", conflicts_with = "config")]
+    pub(crate) file: Option<PathBuf>,
+    /// Print all settings as a configuration file would have them, and where each comes from.
+    #[arg(long)]
+    pub(crate) print: bool,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// The options of `zdr run`, which `zdr check` and `zdr rehearse` take as well.
 #[derive(Clone, Debug, Args)]
 pub struct RunOptions {
     /// Listen on [NAME=]ADDRESS[,KEY=VALUE...] and lend it to the command: `8080`, `127.0.0.1:8080`, `[::1]:8080`,

@@ -216,9 +216,8 @@ impl Start<'_> {
     fn execution(&self, command: &[OsString], from_files: &[(String, String)]) -> Execution<'static> {
         let arguments: Vec<OsString> = command.iter().map(|argument| self.fill_in(argument)).collect();
         let environment = self.environment(std::env::vars_os(), from_files);
-        let path = environment.iter().rev().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_os_str());
         let name = arguments.first().map(OsString::as_os_str).unwrap_or_default();
-        let candidates = candidates(name, path.unwrap_or(OsStr::new(DEFAULT_PATH)));
+        let candidates = candidates(name, path_of(&environment));
         Execution { candidates, arguments, environment, executable: None, directory: None, held_directory: None }
     }
 
@@ -257,7 +256,7 @@ impl Start<'_> {
 
     /// Ours, less what was meant for us, with what a login would set, what the files say, what the options say, and with
     /// the sockets in every dialect (LISTEN_PID comes last).
-    fn environment(
+    pub(super) fn environment(
         &self,
         ours: impl Iterator<Item = (OsString, OsString)>,
         from_files: &[(String, String)],
@@ -326,7 +325,7 @@ impl Start<'_> {
     }
 
     /// Fills in the placeholders; any other brace text is left alone.
-    fn fill_in(&self, text: &OsStr) -> OsString {
+    pub(super) fn fill_in(&self, text: &OsStr) -> OsString {
         let mut filled = Vec::new();
         let mut rest = text.as_bytes();
         while let Some(open) = rest.iter().position(|byte| *byte == b'{') {
@@ -358,6 +357,12 @@ impl Start<'_> {
             _ => None,
         }
     }
+}
+
+/// Where programs are looked for.
+pub(super) fn path_of(environment: &[(OsString, OsString)]) -> &OsStr {
+    let path = environment.iter().rev().find(|(key, _)| key == "PATH");
+    path.map_or(OsStr::new(DEFAULT_PATH), |(_, path)| path)
 }
 
 /// What Server::Starter or einhorn told zdr is not true of its children: they have no descriptor of those.

@@ -7,7 +7,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use crate::address::{Address, Listener};
+use nix::unistd::{AccessFlags, access};
+
+use crate::address::{Address, LONGEST_UNIX_PATH, Listener};
 use crate::edges::http_server::Door;
 use crate::edges::listeners::{ListenError, OwnPath};
 use crate::runtime_directory::beside;
@@ -99,10 +101,7 @@ impl AdminAddress {
     /// however a process ends (flock(2)).
     pub fn take(name: &str, path: &Path) -> Result<Self, AdminError> {
         let make = |path: &Path, source| AdminError::Make { path: path.to_owned(), source };
-        // The sockets beside it on which a generation says that it is ready have more.
-        if beside(path, "18446744073709551615.ack").as_os_str().len() > 107 {
-            return Err(AdminError::TooLong(path.to_owned()));
-        }
+        fits(path)?;
         private_directory(path.parent().unwrap_or(Path::new("/")))?;
         let lock_path = beside(path, "lock");
         let mut lock = match lock(&lock_path) {
@@ -118,6 +117,21 @@ impl AdminAddress {
         let listener = UnixListener::bind(path).map_err(|source| make(path, source))?;
         fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| make(path, source))?;
         Ok(Self { name: name.to_owned(), path: path.to_owned(), listener, _lock: lock })
+    }
+
+    /// Whether it could be taken, if nobody else has it; makes nothing.
+    pub fn may_be(path: &Path) -> Result<(), AdminError> {
+        fits(path)?;
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        if directory.exists() {
+            belongs_to_us(directory)?;
+        }
+        let there = directory.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+        let source = match fs::metadata(there) {
+            Ok(found) if !found.is_dir() => Some(io::Error::from(io::ErrorKind::NotADirectory)),
+            _ => access(there, AccessFlags::W_OK | AccessFlags::X_OK).err().map(io::Error::from),
+        };
+        source.map_or(Ok(()), |source| Err(AdminError::Make { path: directory.to_owned(), source }))
     }
 
     /// What the supervisor is called.
@@ -147,11 +161,24 @@ impl Drop for AdminAddress {
 
 /// Made for us alone; one that exists must be ours, or a system directory that was chosen on purpose by --admin.
 fn private_directory(directory: &Path) -> Result<(), AdminError> {
-    let make = |source| AdminError::Make { path: directory.to_owned(), source };
     if !directory.exists() {
-        return DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(make);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        return made.map_err(|source| AdminError::Make { path: directory.to_owned(), source });
     }
-    let owner = fs::metadata(directory).map_err(make)?;
+    belongs_to_us(directory)
+}
+
+/// The sockets beside it on which a generation says that it is ready have longer names.
+fn fits(path: &Path) -> Result<(), AdminError> {
+    match beside(path, "18446744073709551615.ack").as_os_str().len() > LONGEST_UNIX_PATH {
+        true => Err(AdminError::TooLong(path.to_owned())),
+        false => Ok(()),
+    }
+}
+
+fn belongs_to_us(directory: &Path) -> Result<(), AdminError> {
+    let owner = fs::metadata(directory);
+    let owner = owner.map_err(|source| AdminError::Make { path: directory.to_owned(), source })?;
     match owner.uid() == nix::unistd::geteuid().as_raw() || owner.uid() == 0 {
         true => Ok(()),
         false => Err(AdminError::NotPrivate(directory.to_owned())),
