@@ -8,6 +8,8 @@ mod excerpt;
 mod file;
 mod options;
 mod print;
+#[cfg(test)]
+mod schema;
 mod settings;
 mod values;
 

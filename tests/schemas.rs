@@ -152,3 +152,30 @@ fn a_field_that_is_not_described_is_noticed_and_so_is_one_that_is_missing() {
     let events = events.map(|json| serde_json::from_str(json).unwrap());
     assert_eq!(wrong("events", &events).0, [0, 1, 2, 3]);
 }
+
+#[test]
+fn the_schema_of_the_configuration_takes_what_the_program_takes() {
+    let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/man/zdr.1")).unwrap();
+    let example = manual.split(".Bd -literal -offset indent\ncommand = ").nth(1).unwrap();
+    let example = format!("command = {}", example.split(".Ed").next().unwrap());
+    let printed = crate::harness::zdr(&["check", "--print", "-l", "127.0.0.1:0", "-vv", "--", "true"]);
+    assert_eq!(printed.code, 0, "{printed:?}");
+    let read = |text: &str| serde_json::to_value(toml::from_str::<toml::Table>(text).unwrap()).unwrap();
+    let good = [&example, &printed.out, "quiet = true", "listen = { web = 8080 }"].map(read);
+    described("zdr", &good);
+    let bad = [
+        "lisen = 'x'",
+        "command = './server'",
+        "command = []",
+        "capture = 'nevr'",
+        "no-new-privs = 'yes'",
+        "verbose = 10",
+        "ready = ['tcp']",
+        "watch = { a = 'b' }",
+        "env = { A = true }",
+        "config = 'x'",
+    ]
+    .map(read);
+    let (numbers, why) = wrong("zdr", &bad);
+    assert_eq!(numbers, (0..bad.len()).collect::<Vec<_>>(), "{why}");
+}

@@ -11,6 +11,8 @@ use clap::Args;
 use toml::de::DeTable;
 
 pub(super) use self::key::Key;
+#[cfg(test)]
+pub(super) use self::key::MOST_COUNTED;
 use super::RunArgs;
 use super::excerpt::Mistake;
 use crate::edges::text_file;

@@ -37,7 +37,7 @@ pub(in crate::cli) struct Word {
 const ENOUGH: usize = 20;
 
 /// Nobody wants more of an option that is counted.
-const MOST_COUNTED: usize = 9;
+pub(in crate::cli) const MOST_COUNTED: usize = 9;
 
 impl Key {
     /// Reads a key and its value.
