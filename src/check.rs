@@ -6,8 +6,6 @@ use std::fs;
 use std::path::Path;
 use std::slice::from_ref;
 
-use nix::unistd::{AccessFlags, access};
-
 use crate::address::Listener;
 use crate::client;
 use crate::config::{Config, Fault};
@@ -32,13 +30,17 @@ pub fn faults(config: &Config) -> Vec<Fault> {
 fn process(config: &Config) -> Vec<Fault> {
     let process = &config.process;
     let mut faults = Vec::new();
-    let directory = process.directory.as_deref().and_then(|path| Some((path, cannot_enter(path)?)));
-    if let Some((path, why)) = &directory {
-        let sentence = format!("cannot enter the working directory {}: {why}; choose another --chdir", path.display());
-        faults.push(Fault::of("chdir", sentence));
-    }
     let identity = Identity::look_up(process.user.as_deref(), process.group.as_deref());
     let identity = identity.map_err(|error| faults.push(Fault::of(named_by(&error, config), error.to_string())));
+    let identity = identity.ok().flatten();
+    let directory = process.directory.as_deref().unwrap_or(Path::new("."));
+    let entered = executable::enter(directory, identity.as_ref());
+    if let Err(error) = &entered {
+        let (directory, why) = (directory.display(), words(error));
+        let which = if process.user.is_some() { "one that the user of --user may enter, by" } else { "another" };
+        let sentence = format!("cannot enter the working directory {directory}: {why}; choose {which} --chdir");
+        faults.push(Fault::of("chdir", sentence));
+    }
     let mut variables = Vec::new();
     for (nth, file) in process.environment_files.iter().enumerate() {
         match environment_files::read(from_ref(file)) {
@@ -52,19 +54,11 @@ fn process(config: &Config) -> Vec<Fault> {
         }
     }
     // Without its directory, which may be on the way to it, it is not there either.
-    if directory.is_none() {
-        let found = executable::find(config, &variables, identity.ok().flatten().as_ref());
+    if entered.is_ok() {
+        let found = executable::find(config, &variables, identity.as_ref());
         faults.extend(found.err().map(|error| Fault::of("command", error.to_string())));
     }
     faults
-}
-
-fn cannot_enter(path: &Path) -> Option<String> {
-    match fs::metadata(path) {
-        Err(error) => Some(words(&error)),
-        Ok(found) if !found.is_dir() => Some("it is no directory".to_owned()),
-        Ok(_) => access(path, AccessFlags::X_OK).err().map(|error| words(&error.into())),
-    }
 }
 
 /// The option that the error is about.

@@ -214,7 +214,7 @@ watch = ['/', '/no/such/path']
     );
     for (option, value, sentence) in [
         ("--chdir", "/no/such/folder", "cannot enter the working directory /no/such/folder: no such file or directory"),
-        ("--chdir", "/etc/passwd", "cannot enter the working directory /etc/passwd: it is no directory"),
+        ("--chdir", "/etc/passwd", "cannot enter the working directory /etc/passwd: not a directory"),
         ("--group", "no-such-group", "--group: there is no group `no-such-group`"),
         ("--admin", "/etc/passwd/admin", "cannot make /etc/passwd: not a directory"),
         ("--env", "PATH=/no/such/folder", "`true`: cannot execute it: no such file or directory"),
@@ -225,6 +225,41 @@ watch = ['/', '/no/such/path']
     }
     refused(&zdr(&["check", "--", "/etc/passwd"]), &["`/etc/passwd`: cannot execute it: permission denied"]);
     assert_eq!(zdr(&["check", "--", "true"]).out, "zdr: the settings are good\n");
+}
+
+#[test]
+fn the_rights_that_count_are_those_of_the_user_that_the_server_is_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let private = folder.path().display().to_string();
+    let program = folder.path().join("program").display().to_string();
+    fs::copy("/bin/true", &program).unwrap();
+    let rights = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+    let check = |user: &[&str], directory: &str, program: &str| {
+        zdr(&[&["check"], user, &["--chdir", directory, "--", program]].concat())
+    };
+    let nobody = ["--user", "65534", "--group", "65534"];
+    rights(0o700);
+    assert_eq!(check(&[], &private, &program).code, 0);
+    let sentence = format!(
+        "cannot enter the working directory {private}: permission denied; choose one that the user of --user may enter"
+    );
+    refused(&check(&nobody, &private, "true"), &[&sentence]);
+    refused(&check(&nobody, "/", &program), &[&format!("`{program}`: cannot execute it: permission denied")]);
+    rights(0o755);
+    assert_eq!(check(&nobody, &private, &program).code, 0);
+}
+
+#[test]
+fn colours_are_for_those_who_want_them() {
+    let told = |wanted: &str| {
+        let mut command = std::process::Command::new(crate::harness::ZDR);
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(folder.path(), "naem = 'a'");
+        let told: Told = command.args(["check", &path]).env(wanted, "1").output().unwrap().into();
+        told.error
+    };
+    assert!(told("CLICOLOR_FORCE").contains("\u{1b}["));
+    assert!(!told("NO_COLOR").contains('\u{1b}'));
 }
 
 #[test]
@@ -250,15 +285,19 @@ fn an_address_that_is_taken_is_a_mistake_unless_the_same_supervisor_has_it() {
     let setup = Setup::of(&[""; 0]).listen(&[]);
     let (main, health) = (free_port(), free_port());
     let socket = setup.place("socket");
-    let text = format!("{}listen = ['127.0.0.1:{main}', 'unix:{socket}']\nhealth = '127.0.0.1:{health}'\n", command());
+    let name = format!("@zdr-test-{main}-{}", std::process::id());
+    let listen = format!("listen = ['127.0.0.1:{main}', 'unix:{socket}', 'unix:{name}']");
+    let text = format!("{}{listen}\nhealth = '127.0.0.1:{health}'\n", command());
     let path = file(setup.folder(), text);
     let zdr = setup.option("-c", &path).start();
     let told = zdr.client(&["check", &path, "--admin", &zdr.admin().display().to_string()]);
     assert_eq!(told.code, 0, "{told:?}");
     assert_eq!(zdr.reload().code, 0);
     let another = crate::harness::zdr(&["check", &path]);
-    let sentences = [format!("127.0.0.1:{main}"), format!("unix:{socket}"), format!("127.0.0.1:{health}")]
-        .map(|address| format!("cannot listen on {address}: process "));
+    let process = format!("process {} (zdr) listens there", zdr.pid());
+    let addresses = [&format!("127.0.0.1:{main}"), &format!("unix:{socket}"), &format!("unix:{name}")];
+    let sentences = [addresses[0], addresses[1], addresses[2], &format!("127.0.0.1:{health}")]
+        .map(|address| format!("cannot listen on {address}: {process}"));
     refused(&another, &sentences.each_ref().map(String::as_str));
 }
 

@@ -1,4 +1,5 @@
-//! setfsuid(2), setfsgid(2): looking at files of `/proc` with the rights of whoever a process belongs to.
+//! setfsuid(2), setfsgid(2): looking at files with the rights of somebody else: at those of `/proc` as whoever a process
+//! belongs to, and at a server's as the user that it is to be.
 //!
 //! Root without CAP_SYS_PTRACE, as in a default container, may not look at the descriptors and the environment of a process
 //! of another user; that user may (PTRACE_MODE_READ_FSCREDS, proc(5)). Only the thread that looks is changed, and only
@@ -6,6 +7,14 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+
+// Where there are two, the older one has room for small numbers only (setgroups(2)).
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+use libc::SYS_setgroups as SYS_SETGROUPS;
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+use libc::SYS_setgroups32 as SYS_SETGROUPS;
+
+use super::clone::Ids;
 
 /// Looks as we are, and where that is refused once more as the owner of the process.
 pub fn as_we_or_owner<T, E>(pid: i32, refused: impl Fn(&E) -> bool, look: impl Fn() -> Result<T, E>) -> Result<T, E> {
@@ -23,19 +32,45 @@ pub fn as_we_or_owner<T, E>(pid: i32, refused: impl Fn(&E) -> bool, look: impl F
     }
 }
 
+/// Looks as somebody with these groups, or as we are.
+pub fn as_user<T>(ids: Option<&Ids>, look: impl FnOnce() -> T) -> T {
+    let _eyes = ids.map(|ids| {
+        let groups = nix::unistd::getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect();
+        set_groups(&ids.groups);
+        let mut eyes = Eyes::of(ids.uid, ids.gid);
+        eyes.groups = Some(groups);
+        eyes
+    });
+    look()
+}
+
 /// This thread sees as another user until it is dropped.
-struct Eyes;
+struct Eyes {
+    /// Ours, where it has taken others as well.
+    groups: Option<Vec<u32>>,
+}
 
 impl Eyes {
     fn of(uid: u32, gid: u32) -> Self {
         set(uid, gid);
-        Self
+        Self { groups: None }
     }
 }
 
 impl Drop for Eyes {
     fn drop(&mut self) {
         set(nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        if let Some(groups) = &self.groups {
+            set_groups(groups);
+        }
+    }
+}
+
+/// The groups of this thread alone: the C library's would be those of all (setgroups(2)).
+fn set_groups(groups: &[u32]) {
+    // SAFETY: the kernel reads so many numbers from where they are; it takes them all or none.
+    unsafe {
+        libc::syscall(SYS_SETGROUPS, groups.len(), groups.as_ptr());
     }
 }
 
