@@ -10,16 +10,16 @@ use std::os::fd::BorrowedFd;
 use super::sockopt;
 
 /// Who gets what is new.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Steering {
-    /// The index that gets it.
-    pub serving: u32,
+    /// The indices that get it, each with its weight: by chance, as the weights are to each other.
+    pub serving: Vec<(u32, u64)>,
     /// The one client that is sent elsewhere, and where: the readiness probe.
     pub probe: Option<(SocketAddr, u32)>,
 }
 
 /// Puts the steering in force for the whole group of this socket, at once.
-pub fn steer(member: BorrowedFd<'_>, steering: Steering) -> io::Result<()> {
+pub fn steer(member: BorrowedFd<'_>, steering: &Steering) -> io::Result<()> {
     attach(member, &steering.program())
 }
 
@@ -38,15 +38,17 @@ const LOAD_HALF_BEHIND_X: u16 = 0x48;
 const LOAD_X_HEADER_LENGTH: u16 = 0xb1;
 const SHIFT_RIGHT: u16 = 0x74;
 const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_AT_LEAST: u16 = 0x35;
 const RETURN: u16 = 0x06;
 /// Offsets from here on count from the IP header (SKF_NET_OFF).
 const IP: u32 = (-0x10_0000_i32).cast_unsigned();
+/// A number by chance, anew each time (SKF_AD_OFF + SKF_AD_RANDOM).
+const RANDOM: u32 = (-0x1000_i32 + 56).cast_unsigned();
 
 impl Steering {
-    fn program(self) -> Vec<libc::sock_filter> {
-        let serve = statement(RETURN, self.serving);
+    fn program(&self) -> Vec<libc::sock_filter> {
         let Some((client, elsewhere)) = self.probe else {
-            return vec![serve];
+            return self.serve();
         };
         let port = u32::from(client.port());
         let mut tests = vec![statement(LOAD_BYTE, IP), statement(SHIFT_RIGHT, 4)];
@@ -68,16 +70,36 @@ impl Steering {
                 tests.extend([statement(LOAD_HALF, IP + 40), is(port)]);
             }
         }
-        tests.extend([statement(RETURN, elsewhere), serve]);
-        let last = tests.len() - 1;
+        tests.push(statement(RETURN, elsewhere));
+        let end = tests.len();
         for (position, test) in tests.iter_mut().enumerate().filter(|(_, test)| test.code == JUMP_IF_EQUAL) {
-            test.jf = u8::try_from(last - position - 1).unwrap_or(u8::MAX);
+            test.jf = u8::try_from(end - position - 1).unwrap_or(u8::MAX);
         }
+        tests.extend(self.serve());
         tests
+    }
+
+    /// One comparison after the other, each with its answer right behind it: no jump is longer than one statement, however
+    /// many there are (an offset of a conditional jump has 8 bits).
+    fn serve(&self) -> Vec<libc::sock_filter> {
+        let Some(((last, _), others)) = self.serving.split_last() else { return vec![statement(RETURN, 0)] };
+        if others.is_empty() {
+            return vec![statement(RETURN, *last)];
+        }
+        let whole: u128 = self.serving.iter().map(|(_, weight)| u128::from(*weight)).sum::<u128>().max(1);
+        let mut statements = vec![statement(LOAD_WORD, RANDOM)];
+        let mut below = 0;
+        for (index, weight) in others {
+            below += u128::from(*weight);
+            let limit = u32::try_from((below << 32) / whole).unwrap_or(u32::MAX);
+            statements.extend([jump(JUMP_IF_AT_LEAST, limit, 1, 0), statement(RETURN, *index)]);
+        }
+        statements.push(statement(RETURN, *last));
+        statements
     }
 }
 
-/// Goes on where equal, and else to the last statement; `program` fills in how far that is.
+/// Goes on where equal, and else to whoever serves; `program` fills in how far that is.
 const fn is(value: u32) -> libc::sock_filter {
     jump(JUMP_IF_EQUAL, value, 0, 0)
 }
@@ -119,7 +141,7 @@ mod tests {
         let source: SockaddrStorage = getsockname(std::os::fd::AsRawFd::as_raw_fd(&fd)).unwrap();
         let port = source.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::port);
         let port = port.or_else(|| source.as_sockaddr_in6().map(nix::sys::socket::SockaddrIn6::port)).unwrap();
-        steer(group.as_fd(), steering(SocketAddr::new(to.ip(), port))).unwrap();
+        steer(group.as_fd(), &steering(SocketAddr::new(to.ip(), port))).unwrap();
         nix::sys::socket::connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &SockaddrStorage::from(to)).unwrap();
         TcpStream::from(fd)
     }
@@ -141,7 +163,7 @@ mod tests {
             let to = SocketAddr::new(connect.parse().unwrap(), old.local_addr().unwrap().port());
             let new = member(old.local_addr().unwrap());
             for _ in 0..20 {
-                let probe = probe(&old, to, |client| Steering { serving: 0, probe: Some((client, 1)) });
+                let probe = probe(&old, to, |client| Steering { serving: vec![(0, 1)], probe: Some((client, 1)) });
                 let other = TcpStream::connect(to).unwrap();
                 assert_eq!((accepted(&old), accepted(&new)), (1, 1), "{listen} from {connect}");
                 drop((probe, other));
@@ -155,10 +177,26 @@ mod tests {
         let to = old.local_addr().unwrap();
         let new = member(to);
         for (serving, expected) in [(0, (50, 0)), (1, (0, 50)), (0, (50, 0))] {
-            steer(new.as_fd(), Steering { serving, probe: None }).unwrap();
+            steer(new.as_fd(), &Steering { serving: vec![(serving, 1)], probe: None }).unwrap();
             let clients: Vec<_> = (0..50).map(|_| TcpStream::connect(to).unwrap()).collect();
             assert_eq!((accepted(&old), accepted(&new)), expected);
             drop(clients);
+        }
+    }
+
+    #[test]
+    fn each_gets_what_its_weight_says_and_the_probe_is_nobody_elses() {
+        let first = member("127.0.0.1:0".parse().unwrap());
+        let to = first.local_addr().unwrap();
+        let members = [member(to), member(to), member(to)];
+        for serving in [vec![(1, 1), (2, u64::MAX)], vec![(2, 1), (1, 0)]] {
+            let clients: Vec<_> = (0..50)
+                .map(|_| probe(&first, to, |client| Steering { serving: serving.clone(), probe: Some((client, 3)) }))
+                .collect();
+            let others: Vec<_> = (0..50).map(|_| TcpStream::connect(to).unwrap()).collect();
+            let counts = members.each_ref().map(accepted);
+            assert_eq!((accepted(&first), counts), (0, [0, 50, 50]));
+            drop((clients, others));
         }
     }
 }

@@ -71,8 +71,8 @@ impl Group {
         if !self.sockets.contains_key(&slot) {
             // In force before there is a second one, which the kernel would choose at times. For one that listened
             // before it was to be shared there is no group yet, and the second one takes nothing until there is.
-            let serving = Steering { serving: self.place(self.steered), probe: None };
-            let deaf = self.places.len() < 2 && steer(self.any(), serving).is_err();
+            let serving = Steering { serving: vec![(self.place(self.steered), 1)], probe: None };
+            let deaf = self.places.len() < 2 && steer(self.any(), &serving).is_err();
             let socket = make::another(listener, ours, self.uid, deaf)?;
             self.sockets.insert(slot, socket);
             self.places.push(slot);
@@ -176,7 +176,7 @@ impl Group {
         }
         let probe = probe.map(|(client, slot)| (client, self.place(slot)));
         let serving = self.held.as_ref().map_or(self.steered, |held| held.slot);
-        match steer(self.any(), Steering { serving: self.place(serving), probe }) {
+        match steer(self.any(), &Steering { serving: vec![(self.place(serving), 1)], probe }) {
             Err(_) if self.places.len() < 2 => Ok(()),
             result => result,
         }
