@@ -70,7 +70,7 @@ use self::quiesce::Quiesce;
 use self::service_manager::ServiceManager;
 use self::signals::{Asked, Signals};
 use crate::config::Config;
-use crate::supervisor::{Action, Event, Generation, Status, Until};
+use crate::supervisor::{Action, Event, Generation, Instance, Portion, Status, Until};
 
 /// The exit code of wrong use, for what was right when zdr began and is not any more.
 const WRONG_USE: i32 = 2;
@@ -192,7 +192,7 @@ impl Edges {
         match notice {
             Notice::Said { generation, pid, words } => self.said(generation, pid, words),
             Notice::Aim { generation, listener, reply } => {
-                let _ = reply.send(self.listeners.aim(generation, listener));
+                let _ = reply.send(self.listeners.aim(only_instance(generation), listener));
             }
             Notice::Reach { generation, reply } => {
                 let trouble = self.children.get(&generation).and_then(|child| child.trouble.clone());
@@ -250,7 +250,8 @@ impl Edges {
                 }
                 self.watch_over(generation);
                 let begun = Moment::now();
-                failed("steer connections", self.listeners.steer(generation));
+                let all = Portion { generation, instances: vec![only_instance(generation).number], weight: 1 };
+                failed("steer connections", self.listeners.steer(&[all]));
                 self.admin.counted().cut_over(begun.elapsed());
                 if !mem::replace(&mut self.served, true) {
                     // What it took to begin.
@@ -261,7 +262,10 @@ impl Edges {
                 self.watch_over_nobody();
                 failed("hold new connections", self.listeners.hold());
             }
-            Action::Quiesce(generation) => self.watch(generation, Quiesce::run),
+            Action::Quiesce(generation) => {
+                failed("hold what nobody else serves", self.listeners.retire(generation));
+                self.watch(generation, Quiesce::run);
+            }
             Action::LookBehind(generation) => self.watch(generation, Quiesce::look_behind),
             Action::Signal(generation) => {
                 if let Some(child) = self.children.get(&generation).filter(|child| child.alive) {
@@ -314,6 +318,11 @@ impl Edges {
         // As the first process of a container, zdr would end the relays with itself.
         let _ = timeout(LONGEST_LAST_WORDS, self.relays.have_passed_on_everything()).await;
     }
+}
+
+/// The one that there is of every generation so far.
+fn only_instance(generation: Generation) -> Instance {
+    Instance { generation, number: 1 }
 }
 
 async fn at(deadline: Option<Instant>) {

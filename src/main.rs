@@ -15,7 +15,8 @@
 //! - Only `run` reads the clock for the rules.
 //! - One task owns everything: no lock. Other tasks tell it, and hold nothing that it could miss.
 //! - Seats are fields: two serving generations cannot be said.
-//! - Sockets leave only through `Listeners::lend`, or over a server's own (`listeners::captured`); slots are never closed.
+//! - Sockets leave only through `Listeners::lend`, or over a server's own (`listeners::captured`); no slot is closed before
+//!   its listener.
 //! - First start, reload, restart and the start after a crash are one path, `Supervisor::launch`.
 
 mod address;

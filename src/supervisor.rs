@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::mem;
 use std::time::{Duration, Instant};
 
-pub use action::{Action, Place};
+pub use action::{Action, Place, Portion};
 pub use event::Event;
 pub use generation::{Exit, Generation, Instance, Ticket, Until, Why};
 use humantime::format_duration;

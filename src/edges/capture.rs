@@ -16,7 +16,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-use super::Edges;
 use super::kernel::owner::as_we_or_owner;
 use super::kernel::pidfd::PidFd;
 use super::kernel::readable::Readable;
@@ -26,6 +25,7 @@ use super::notice::{Notice, Owner};
 use super::processes;
 use super::task::Task;
 use super::words::Words;
+use super::{Edges, only_instance};
 use crate::address::Address;
 use crate::config::Capture;
 use crate::supervisor::{Event, Generation};
@@ -108,7 +108,7 @@ impl Edges {
                     binding.unprivileged &= !everything;
                     let close_on_exec = binding.close_on_exec;
                     let unseen = binding.socket.is_none().then(|| binding.address.clone());
-                    let answer = self.listeners.bind_for(generation, &binding, held);
+                    let answer = self.listeners.bind_for(only_instance(generation), &binding, held);
                     if let (Ok(Answer::GoOn), Some(address)) = (&answer, unseen) {
                         trouble = Some(no_right(&address));
                     }
@@ -124,7 +124,10 @@ impl Edges {
                 Ok(socket) => {
                     let path = |bound: &Path| seen_from_here(asked.thread, bound);
                     let flags = flags(asked.thread, fd).unwrap_or_default();
-                    (self.listeners.listen_for(generation, &socket, backlog, path), Some((fd, flags.close_on_exec)))
+                    (
+                        self.listeners.listen_for(only_instance(generation), &socket, backlog, path),
+                        Some((fd, flags.close_on_exec)),
+                    )
                 }
                 Err(_) => (Ok(Answer::GoOn), None),
             },

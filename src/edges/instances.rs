@@ -22,9 +22,9 @@ use super::ready_sockets::ReadySockets;
 use super::release::Release;
 use super::task::Task;
 use super::watchdog::Watchdog;
-use super::{Edges, WRONG_USE, failed, processes, reaper, tree};
+use super::{Edges, WRONG_USE, failed, only_instance, processes, reaper, tree};
 use crate::config::Capture;
-use crate::supervisor::{Event, Exit, Generation, Instance, Place};
+use crate::supervisor::{Event, Exit, Generation, Instance, Place, QueueMode};
 
 /// The instance of a generation, and the tasks that are about it.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Edges {
                 return fail(format!("cannot make {}: {error}", self.notify.path(generation).display()), None);
             }
         };
-        let lent = match self.listeners.lend(generation, place) {
+        let lent = match self.listeners.lend(only_instance(generation), place, QueueMode::Shared) {
             Ok(lent) => lent,
             Err(error) => return fail(error.to_string(), None),
         };

@@ -44,6 +44,17 @@ pub enum Action {
     Exit(u8),
 }
 
+/// What is new and goes to one generation, as a part of the whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// To which generation.
+    pub generation: Generation,
+    /// To which of its instances, evenly.
+    pub instances: Vec<u32>,
+    /// How much, compared with the other portions.
+    pub weight: u32,
+}
+
 /// Which slots a generation is lent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {

@@ -4,7 +4,6 @@
 //! Only answers; the system calls of servers are read and their answers carried out elsewhere.
 
 use std::fs::Metadata;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +18,7 @@ use super::path::Named;
 use super::queue::set_nonblocking;
 use super::{ListenError, Listeners, options};
 use crate::address::{Address, Listener, Options};
-use crate::supervisor::Generation;
+use crate::supervisor::{Generation, Instance};
 
 /// A server binds a socket of its own.
 #[derive(Debug)]
@@ -51,81 +50,78 @@ pub enum Answer<'a> {
 /// open: what never listens is the server's own affair.
 #[derive(Debug)]
 pub(super) struct Bound {
-    generation: Generation,
+    instance: Instance,
     inode: u64,
     listener: Listener,
 }
-
-/// A slot that no generation is ever lent.
-const NOBODYS: usize = usize::MAX;
 
 /// How many of those are remembered: a client that binds its own ports never listens on them.
 const BOUND: usize = 1024;
 
 impl Listeners {
-    /// A server binds. `held` tells whether a process of the generation still has the socket with this inode.
+    /// A server binds. `held` tells whether a process of the instance still has the socket with this inode.
     pub fn bind_for(
         &mut self,
-        generation: Generation,
+        instance: Instance,
         binding: &Binding,
         held: impl Fn(u64) -> bool,
     ) -> Result<Answer<'_>, ListenError> {
-        let Some(slot) = self.slot_of(generation) else { return Ok(Answer::GoOn) };
+        if self.loans.slot_of(instance).is_none() {
+            return Ok(Answer::GoOn);
+        }
         // One that binds again may have shut the socket down before that it gets once more.
         self.mend()?;
         let known = self.lanes.iter().position(|lane| lane.answers(binding));
         match known {
-            Some(position) => self.place(position, slot, generation, binding, held),
-            None => self.bind_anew(slot, generation, binding),
+            Some(position) => self.place(position, instance, binding, held),
+            None => self.bind_anew(instance, binding),
         }
     }
 
-    /// The address is known: the generation gets its slot's socket for it.
+    /// The address is known: the instance gets its slot's socket for it.
     fn place(
         &mut self,
         position: usize,
-        slot: usize,
-        generation: Generation,
+        instance: Instance,
         binding: &Binding,
         held: impl Fn(u64) -> bool,
     ) -> Result<Answer<'_>, ListenError> {
+        let generation = instance.generation;
         let lane = &self.lanes[position];
+        let Some(slot) = self.slot_in(lane, instance) else { return Ok(Answer::GoOn) };
         let own = binding.socket.as_ref();
         let here = lane.get(slot).map(inode);
         if own.is_some() && own.map(inode) == here {
             return Ok(Answer::Done(Ok(())));
         }
         let shares = own.is_none_or(|own| getsockopt(own, sockopt::ReusePort).unwrap_or(true));
-        let twice = lane.claims.as_ref().is_some_and(|claims| claims.contains(&generation));
+        let lent = self.is_asked(generation, lane.number);
+        let twice = lane.is_of(generation) && !lent;
         if twice && !shares && !lane.is_shared() && here.is_some_and(held) {
             return Ok(Answer::Done(Err(libc::EADDRINUSE)));
         }
-        let ours = self.inodes();
-        let steered = self.steered == slot;
-        let lane = &mut self.lanes[position];
-        if let Err(error) = lane.socket(slot, &ours) {
-            lane.share(error)?;
-        }
         // It listens already, and servers that find it so (SO_ACCEPTCONN), as gunicorn and HAProxy do, never call listen(2).
         let backlog = i32::try_from(lane.listener.options.backlog).unwrap_or(i32::MAX);
-        lane.listened(generation, backlog, steered.then_some(slot))?;
+        self.listens(position, slot, generation, backlog)?;
         // Only one descriptor is replaced. Where a helper has bound the socket for somebody, that one listens on it.
         if let Some(inode) = own.map(inode).filter(|_| self.lanes[position].listener.address.is_stream()) {
             let listener = self.lanes[position].listener.clone();
-            self.remember(Bound { generation, inode, listener });
+            self.remember(Bound { instance, inode, listener });
         }
         let lane = &self.lanes[position];
         let Some(socket) = lane.get(slot) else { return Ok(Answer::GoOn) };
         if let Some(own) = own {
-            options::copy(own.as_fd(), socket.as_fd(), lane.claims.is_none());
+            options::copy(own.as_fd(), socket.as_fd(), lent);
         }
-        set_nonblocking(socket.as_fd(), binding.nonblocking)
-            .map_err(|source| ListenError::socket(&lane.listener, source))?;
+        if binding.nonblocking || !self.is_in_use(lane, instance) {
+            set_nonblocking(socket.as_fd(), binding.nonblocking)
+                .map_err(|source| ListenError::socket(&lane.listener, source))?;
+        }
         Ok(Answer::Place(socket.as_fd()))
     }
 
     /// Nobody has bound this address before: it is bound on the server's own socket, as the server would have done.
-    fn bind_anew(&mut self, slot: usize, generation: Generation, binding: &Binding) -> Result<Answer<'_>, ListenError> {
+    fn bind_anew(&mut self, instance: Instance, binding: &Binding) -> Result<Answer<'_>, ListenError> {
         let (Some(socket), Some(address)) = (&binding.socket, binding.address.socket()) else {
             return Ok(Answer::GoOn);
         };
@@ -147,7 +143,7 @@ impl Listeners {
         let result = match datagrams {
             true => share().and_then(|()| bind(socket.as_raw_fd(), &to)),
             false => match bind(socket.as_raw_fd(), &to) {
-                Err(nix::errno::Errno::EADDRINUSE) if !self.has_bound(generation, address.port()) => {
+                Err(nix::errno::Errno::EADDRINUSE) if !self.has_bound(instance, address.port()) => {
                     share().and_then(|()| bind(socket.as_raw_fd(), &to))
                 }
                 result => result.and_then(|()| share()),
@@ -157,9 +153,9 @@ impl Listeners {
             return Ok(Answer::Done(Err(error as i32)));
         }
         if datagrams {
-            self.capture(slot, generation, socket, listener)?;
+            self.capture(instance, socket, listener)?;
         } else {
-            self.remember(Bound { generation, inode: inode(socket), listener });
+            self.remember(Bound { instance, inode: inode(socket), listener });
         }
         Ok(Answer::Done(Ok(())))
     }
@@ -170,59 +166,102 @@ impl Listeners {
         self.bound.push(bound);
     }
 
-    /// True where this generation itself has bound that port already.
-    fn has_bound(&self, generation: Generation, port: u16) -> bool {
+    /// What was bound there and never listened goes with whoever bound it.
+    pub(super) fn forget_bound(&mut self, gone: impl Fn(Instance) -> bool) {
+        self.bound.retain(|bound| !gone(bound.instance));
+    }
+
+    /// True where this instance has bound that port already, or its generation listens there.
+    fn has_bound(&self, instance: Instance, port: u16) -> bool {
         let same_port = |listener: &Listener| listener.address.socket().is_some_and(|address| address.port() == port);
-        let captured = |lane: &Lane| lane.claims.as_ref().is_some_and(|claims| claims.contains(&generation));
-        self.lanes.iter().any(|lane| captured(lane) && same_port(&lane.listener))
-            || self.bound.iter().any(|bound| bound.generation == generation && same_port(&bound.listener))
+        let generation = instance.generation;
+        let listens = |lane: &Lane| lane.is_of(generation) && !self.is_asked(generation, lane.number);
+        self.lanes.iter().any(|lane| listens(lane) && same_port(&lane.listener))
+            || self.bound.iter().any(|bound| bound.instance == instance && same_port(&bound.listener))
     }
 
     /// A server listens: only now a stream is a listener. `path` finds the file of a Unix path as the server sees it.
     pub fn listen_for(
         &mut self,
-        generation: Generation,
+        instance: Instance,
         socket: &OwnedFd,
         backlog: i32,
         path: impl Fn(&Path) -> Option<PathBuf>,
     ) -> Result<Answer<'_>, ListenError> {
-        let Some(slot) = self.slot_of(generation) else { return Ok(Answer::GoOn) };
+        let generation = instance.generation;
+        if self.loans.slot_of(instance).is_none() {
+            return Ok(Answer::GoOn);
+        }
         let inode = inode(socket);
-        let is_it = |lane: &&mut Lane| lane.get(slot).is_some_and(|socket| make::inode(socket) == inode);
-        if let Some(lane) = self.lanes.iter_mut().find(is_it) {
-            lane.listened(generation, backlog, (self.steered == slot).then_some(slot))?;
-            if lane.listener.address.socket().is_none() {
+        let there = self.lanes.iter().enumerate().find_map(|(position, lane)| {
+            let slot = self.slot_in(lane, instance)?;
+            (make::inode(lane.get(slot)?) == inode).then_some((position, slot))
+        });
+        if let Some((position, slot)) = there {
+            self.listens(position, slot, generation, backlog)?;
+            let listener = &self.lanes[position].listener;
+            if listener.address.socket().is_none() {
                 // Clients of a Unix socket are told who has called listen(2) (SO_PEERCRED, unix(7)).
                 return Ok(Answer::GoOn);
             }
-            make::listen_again(&lane.listener, socket).map_err(|source| ListenError::socket(&lane.listener, source))?;
+            make::listen_again(listener, socket).map_err(|source| ListenError::socket(listener, source))?;
             return Ok(Answer::Done(Ok(())));
         }
-        let Some(at) = self.bound.iter().position(|bound| bound.inode == inode && bound.generation == generation)
-        else {
-            self.listen_on_unix(slot, generation, socket, backlog, path)?;
+        let Some(at) = self.bound.iter().position(|bound| bound.inode == inode && bound.instance == instance) else {
+            self.listen_on_unix(instance, socket, backlog, path)?;
             return Ok(Answer::GoOn);
         };
         let Bound { mut listener, .. } = self.bound.remove(at);
-        // Workers with SO_REUSEPORT each bind the address and then listen: the generation has one queue for all of them.
-        let same = |lane: &Lane| lane.listener.address == listener.address && lane.get(slot).is_some();
+        // Workers with SO_REUSEPORT each bind the address and then listen: the instance has one queue for all of them. So do
+        // the instances of a generation.
+        let same = |lane: &Lane| lane.listener.address == listener.address && lane.is_of(generation);
         if let Some(position) = self.lanes.iter().position(same) {
-            self.lanes[position].listened(generation, backlog, (self.steered == slot).then_some(slot))?;
+            let Some(slot) = self.slot_in(&self.lanes[position], instance) else { return Ok(Answer::GoOn) };
+            self.listens(position, slot, generation, backlog)?;
             return Ok(self.lanes[position].get(slot).map_or(Answer::GoOn, |socket| Answer::Place(socket.as_fd())));
         }
         listener.options.backlog = roomy(backlog);
         if let Err(error) = make::listen_again(&listener, socket) {
             return Ok(Answer::Done(Err(error.raw_os_error().unwrap_or(libc::EADDRINUSE))));
         }
-        self.capture(slot, generation, socket, listener)?;
+        self.capture(instance, socket, listener)?;
         Ok(Answer::Done(Ok(())))
+    }
+
+    /// An instance listens on its slot of this listener, which is made where there is none. One that is steered to already
+    /// gets at once what is new.
+    fn listens(
+        &mut self,
+        position: usize,
+        slot: usize,
+        generation: Generation,
+        backlog: i32,
+    ) -> Result<(), ListenError> {
+        let ours = self.inodes();
+        let lent = self.is_asked(generation, self.lanes[position].number);
+        let lane = &mut self.lanes[position];
+        let was_there = lane.is_of(generation) && lane.get(slot).is_some();
+        if let Err(error) = lane.socket(slot, &ours) {
+            lane.share(error)?;
+        }
+        if lent {
+            return Ok(());
+        }
+        if lane.captured {
+            lane.listener.options.backlog = roomy(backlog);
+        }
+        lane.claim(generation);
+        let is_steered = self.shares.iter().any(|share| share.generation == generation);
+        if was_there || !is_steered || self.held {
+            return Ok(());
+        }
+        self.steer_one(position).map_err(|source| ListenError::steer(&self.lanes[position].listener, source))
     }
 
     /// A Unix path, which the server has bound by itself, or an abstract name, which is shared because it has one socket.
     fn listen_on_unix(
         &mut self,
-        slot: usize,
-        generation: Generation,
+        instance: Instance,
         socket: &OwnedFd,
         backlog: i32,
         path: impl Fn(&Path) -> Option<PathBuf>,
@@ -242,79 +281,33 @@ impl Listeners {
         listener.options.backlog = roomy(backlog);
         let said = |source| ListenError::socket(&listener, source);
         let copy = socket.try_clone().map_err(said)?;
-        let way = match &listener.address {
-            Address::Unix(path) => Way::Named(Named::of(slot, path, copy).map_err(said)?),
+        let way = match (&listener.address, self.loans.home(instance.generation)) {
+            (Address::Unix(path), Some(slot)) => Way::Named(Named::of(slot, path, copy).map_err(said)?),
             _ => Way::Shared(copy),
         };
-        info!(%generation, address = %listener.address, "captured");
-        self.add_captured(generation, listener, way);
+        self.add_captured(instance, listener, way);
         Ok(())
     }
 
-    fn capture(
-        &mut self,
-        slot: usize,
-        generation: Generation,
-        socket: &OwnedFd,
-        listener: Listener,
-    ) -> Result<(), ListenError> {
+    fn capture(&mut self, instance: Instance, socket: &OwnedFd, listener: Listener) -> Result<(), ListenError> {
+        let Some(slot) = self.loans.slot_of(instance) else { return Ok(()) };
         let group = socket.try_clone().and_then(|socket| Group::of(slot, socket));
         let group = group.map_err(|source| ListenError::socket(&listener, source))?;
-        info!(%generation, address = %listener.address, "captured");
-        self.add_captured(generation, listener, Way::Group(group));
+        self.add_captured(instance, listener, Way::Group(group));
         Ok(())
     }
 
-    fn add_captured(&mut self, generation: Generation, listener: Listener, way: Way) {
-        let lane = Lane { number: self.next, listener, way, claims: Some(vec![generation]) };
-        self.add(lane);
+    fn add_captured(&mut self, Instance { generation, .. }: Instance, listener: Listener, way: Way) {
+        info!(%generation, address = %listener.address, "captured");
+        // Until something has served, what was there first stays.
+        let kept = self.front_generation().is_none();
+        let lane = Lane::of(self.next, listener, way);
+        self.add(Lane { claims: vec![generation], captured: true, kept, ..lane });
     }
 
     /// True for a file that is one of our sockets under a path that clients know.
     pub fn keeps(&self, file: &Metadata) -> bool {
         self.lanes.iter().any(|lane| matches!(&lane.way, Way::Named(named) if named.is_this(file)))
-    }
-
-    /// A generation is gone.
-    pub(super) fn disclaim(&mut self, generation: Generation) {
-        self.bound.retain(|bound| bound.generation != generation);
-        for claims in self.lanes.iter_mut().filter_map(|lane| lane.claims.as_mut()) {
-            claims.retain(|other| *other != generation);
-        }
-        self.close_unclaimed();
-    }
-
-    /// A captured listener on which nobody listens any more goes, once the serving generation listens elsewhere; until
-    /// then it is kept, so that connections wait for the next.
-    pub(super) fn close_unclaimed(&mut self) {
-        let serving = &self.slots[self.steered];
-        let claimed = |lane: &Lane| lane.claims.as_ref().is_some_and(|claims| !claims.is_empty());
-        let moved_on = serving.iter().any(|user| self.lanes.iter().any(|lane| claimed(lane) && lane.is_of(*user)));
-        if moved_on {
-            self.lanes.retain(|lane| {
-                let stays = lane.claims.is_none() || claimed(lane);
-                if !stays {
-                    info!(address = %lane.listener.address, "nobody listens there any more");
-                }
-                stays
-            });
-        }
-    }
-
-    /// Where the new generation listens on a wider address, the kernel still prefers the old one's. What is new there is
-    /// left to the clients' next try, which comes after the old one's queue was finished and its socket closed.
-    pub(super) fn hold_superseded(&mut self, serving: Generation) -> io::Result<()> {
-        let wider = |old: &Lane, new: &Lane| match (&old.listener.address, &new.listener.address) {
-            (Address::Tcp(old), Address::Tcp(address)) => {
-                let v6only = new.listener.options.v6only;
-                old.port() == address.port() && make::takes(*address, v6only, old.ip())
-            }
-            _ => false,
-        };
-        let superseded =
-            |old: &Lane| !old.is_of(serving) && self.lanes.iter().any(|new| new.is_of(serving) && wider(old, new));
-        let positions: Vec<usize> = (0..self.lanes.len()).filter(|&at| superseded(&self.lanes[at])).collect();
-        positions.into_iter().map(|at| self.hold_one(at, NOBODYS)).fold(Ok(()), Result::and)
     }
 
     fn named(&self, address: Address) -> Listener {
@@ -345,26 +338,13 @@ impl Lane {
     }
 
     /// No second socket can be had: all generations get the one there is.
-    fn share(&mut self, error: ListenError) -> Result<(), ListenError> {
+    pub(super) fn share(&mut self, error: ListenError) -> Result<(), ListenError> {
         let ours = self.all();
         let [only] = ours.as_slice() else { return Err(error) };
         let only = only.try_clone_to_owned().map_err(|source| ListenError::socket(&self.listener, source))?;
         warn!(address = %self.listener.address, "{error}; generations share one socket there");
         self.way = Way::Shared(only);
         Ok(())
-    }
-
-    /// A generation listens; one that serves already gets at once what is new.
-    fn listened(&mut self, generation: Generation, backlog: i32, serving: Option<usize>) -> Result<(), ListenError> {
-        if self.claims.is_none() {
-            return Ok(());
-        }
-        self.listener.options.backlog = roomy(backlog);
-        if self.is_of(generation) {
-            return Ok(());
-        }
-        self.claim(generation);
-        serving.map_or(Ok(()), |slot| self.steer(slot)).map_err(|source| ListenError::steer(&self.listener, source))
     }
 }
 

@@ -28,9 +28,11 @@ pub(super) struct Group {
     places: Vec<usize>,
     /// The user of all its sockets: the kernel lets no other one share the address (`inet_csk_bind_conflict`).
     uid: u32,
-    /// The slot that gets what is new.
-    steered: usize,
-    /// The slot with the full queue that holds new connections back instead.
+    /// The slots that get what is new, with their weights.
+    targets: Vec<(usize, u64)>,
+    /// The slot that gets what is new instead, while what is new is paused.
+    paused: Option<usize>,
+    /// The slot with the full queue that holds new connections back instead of both.
     held: Option<Held>,
 }
 
@@ -44,11 +46,11 @@ struct Held {
 
 impl Group {
     /// Binds the first slot, and a second, so that what could fail at the first reload fails now.
-    pub(super) fn bind(listener: &mut Listener) -> Result<Self, ListenError> {
-        let (socket, address) = make::first(listener)?;
+    pub(super) fn bind(listener: &mut Listener, ours: &[u64]) -> Result<Self, ListenError> {
+        let (socket, address) = make::first(listener, ours)?;
         listener.address = address;
         let mut group = Self::of(0, socket).map_err(|source| ListenError::socket(listener, source))?;
-        let ours = group.inodes();
+        let ours = [ours, &group.inodes()].concat();
         group.socket(1, listener, &ours)?;
         Ok(group)
     }
@@ -57,7 +59,7 @@ impl Group {
     pub(super) fn of(slot: usize, socket: OwnedFd) -> io::Result<Self> {
         let uid = fstat(&socket)?.st_uid;
         let (sockets, places) = (BTreeMap::from([(slot, socket)]), vec![slot]);
-        Ok(Self { sockets, places, uid, steered: slot, held: None })
+        Ok(Self { sockets, places, uid, targets: vec![(slot, 1)], paused: None, held: None })
     }
 
     /// The socket of a slot, where it has one.
@@ -71,7 +73,7 @@ impl Group {
         if !self.sockets.contains_key(&slot) {
             // In force before there is a second one, which the kernel would choose at times. For one that listened
             // before it was to be shared there is no group yet, and the second one takes nothing until there is.
-            let serving = Steering { serving: vec![(self.place(self.steered), 1)], probe: None };
+            let serving = Steering { serving: self.serving(), probe: None };
             let deaf = self.places.len() < 2 && steer(self.any(), &serving).is_err();
             let socket = make::another(listener, ours, self.uid, deaf)?;
             self.sockets.insert(slot, socket);
@@ -85,22 +87,49 @@ impl Group {
         Ok(&self.sockets[&slot])
     }
 
-    /// Every socket.
-    pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sockets.values().map(AsFd::as_fd)
+    /// Every socket with its slot.
+    pub(super) fn all(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
+        self.sockets.iter().map(|(slot, socket)| (*slot, socket.as_fd()))
+    }
+
+    /// The slots that get what is new, where it is not held back.
+    pub(super) fn targets(&self) -> Vec<usize> {
+        self.paused.map_or_else(|| self.targets.iter().map(|(slot, _)| *slot).collect(), |slot| vec![slot])
     }
 
     fn inodes(&self) -> Vec<u64> {
         self.sockets.values().map(make::inode).collect()
     }
 
-    /// Gives what is new to this slot: one call, atomic.
-    pub(super) fn steer(&mut self, slot: usize) -> io::Result<()> {
+    /// Gives what is new to these slots, as their weights are to each other: one call, atomic. While it is paused, later.
+    pub(super) fn steer(&mut self, targets: Vec<(usize, u64)>) -> io::Result<()> {
         self.held = None;
-        if self.sockets.contains_key(&slot) {
-            self.steered = slot;
+        if !targets.is_empty() {
+            self.targets = targets;
         }
         self.put_in_force(None)
+    }
+
+    /// Gives what is new to this slot for a time; None ends it.
+    pub(super) fn pause(&mut self, slot: Option<usize>) -> io::Result<()> {
+        self.paused = slot;
+        self.put_in_force(None)
+    }
+
+    /// The socket that gets what is new becomes that of this slot, with all that waits in it already.
+    pub(super) fn begin_with(&mut self, slot: usize) {
+        let [(first, _)] = self.targets[..] else { return };
+        if first == slot || !self.sockets.contains_key(&slot) {
+            return;
+        }
+        let swapped = |other: usize| match other {
+            other if other == first => slot,
+            other if other == slot => first,
+            other => other,
+        };
+        self.sockets = std::mem::take(&mut self.sockets).into_iter().map(|(slot, fd)| (swapped(slot), fd)).collect();
+        self.places.iter_mut().for_each(|place| *place = swapped(*place));
+        self.targets = vec![(slot, 1)];
     }
 
     /// A socket whose connection reaches this slot, and nobody else's does.
@@ -175,14 +204,20 @@ impl Group {
             return Ok(());
         }
         let probe = probe.map(|(client, slot)| (client, self.place(slot)));
-        let serving = self.held.as_ref().map_or(self.steered, |held| held.slot);
-        match steer(self.any(), &Steering { serving: vec![(self.place(serving), 1)], probe }) {
+        match steer(self.any(), &Steering { serving: self.serving(), probe }) {
             Err(_) if self.places.len() < 2 => Ok(()),
             result => result,
         }
     }
 
-    /// There are as many slots as generations overlap, far below the limit of a group (65,535).
+    fn serving(&self) -> Vec<(u32, u64)> {
+        match self.held.as_ref().map(|held| held.slot).or(self.paused) {
+            Some(slot) => vec![(self.place(slot), 1)],
+            None => self.targets.iter().map(|(slot, weight)| (self.place(*slot), *weight)).collect(),
+        }
+    }
+
+    /// There are as many slots as instances overlap, far below the limit of a group (65,535).
     fn place(&self, slot: usize) -> u32 {
         let place = self.places.iter().position(|other| *other == slot).unwrap_or(0);
         u32::try_from(place).unwrap_or(u32::MAX)

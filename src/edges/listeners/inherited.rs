@@ -101,7 +101,7 @@ impl Listeners {
     /// Takes over what was passed on. Slots are made beside it where the kernel allows it: for sockets of this user. An
     /// address that somebody else listens on as well, such as a server that a killed zdr has left, is refused.
     pub fn inherit(passed: Inherited) -> Result<Self, ListenError> {
-        let mut listeners = Self { slots: vec![Vec::new(), Vec::new()], outlived: true, ..Self::default() };
+        let mut listeners = Self::default();
         let passed_on: Vec<u64> = passed.sockets.iter().map(|(_, socket, _)| inode(socket)).collect();
         for (position, (name, socket, kind)) in passed.sockets.into_iter().enumerate() {
             let listener = listener(name, &socket, kind).map_err(at(passed.first + position))?;
@@ -150,7 +150,7 @@ fn inherit(number: usize, listener: Listener, socket: OwnedFd, ours: &[u64]) -> 
         Address::Unix(_) | Address::Abstract(_) => Way::Shared(socket),
         Address::Tcp(_) | Address::Udp(_) => slots_beside(&listener, socket, ours)?,
     };
-    Ok(Lane { number, listener, way, claims: None })
+    Ok(Lane { kept: true, outlives: true, ..Lane::of(number, listener, way) })
 }
 
 /// SO_REUSEPORT may be set on a socket that listens already (kernel: `sk_setsockopt`); whether another one may share the
@@ -192,8 +192,9 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
+    use super::super::tests::{all_to, only};
     use super::*;
-    use crate::supervisor::{Generation, Place};
+    use crate::supervisor::{Generation, Place, QueueMode};
 
     fn passed_on(socket: OwnedFd) -> Inherited {
         Inherited { first: FIRST, sockets: vec![("web".to_owned(), socket, Kind::Tcp)] }
@@ -205,20 +206,19 @@ mod tests {
         let to = kept.local_addr().unwrap();
         let socket = OwnedFd::from(kept.try_clone().unwrap());
         let mut listeners = Listeners::inherit(passed_on(socket)).unwrap();
-        let (first, second, third) = (Generation(1), Generation(2), Generation(3));
-        listeners.lend(first, Place::Steered).unwrap();
+        listeners.lend(only(1), Place::Steered, QueueMode::Shared).unwrap();
         // While the first one lives it would take what comes there, so that it is held back as it is elsewhere.
         listeners.hold().unwrap();
         TcpStream::connect_timeout(&to, Duration::from_millis(50)).unwrap_err();
-        listeners.steer(first).unwrap();
-        for (old, new) in [(first, second), (second, third)] {
-            listeners.lend(new, Place::Beside).unwrap();
-            listeners.steer(new).unwrap();
-            listeners.release(old);
+        listeners.steer(&all_to(1)).unwrap();
+        for (old, new) in [(1, 2), (2, 3)] {
+            listeners.lend(only(new), Place::Beside, QueueMode::Shared).unwrap();
+            listeners.steer(&all_to(new)).unwrap();
+            listeners.release(Generation(old));
         }
         listeners.hold().unwrap();
         let waits = TcpStream::connect(to).unwrap();
-        listeners.release(third);
+        listeners.release(Generation(3));
         drop(listeners);
         assert_eq!(kept.accept().unwrap().1, waits.local_addr().unwrap());
     }
@@ -229,7 +229,7 @@ mod tests {
         let to = kept.local_addr().unwrap();
         let socket = OwnedFd::from(kept.try_clone().unwrap());
         let mut listeners = Listeners::inherit(passed_on(socket)).unwrap();
-        listeners.lend(Generation(1), Place::Steered).unwrap();
+        listeners.lend(only(1), Place::Steered, QueueMode::Shared).unwrap();
         listeners.hold().unwrap();
         listeners.release(Generation(1));
         let waits = TcpStream::connect(to).unwrap();

@@ -20,11 +20,23 @@ use crate::supervisor::Generation;
 pub(super) struct Lane {
     /// By which it is asked for; never used twice.
     pub(super) number: usize,
+    /// As the generation that gets what is new calls it, with the port that the kernel chose.
     pub(super) listener: Listener,
+    /// The address as it was asked for.
+    pub(super) asked: Address,
     pub(super) way: Way,
-    /// For a captured one, the generations that listen there; None for one that every generation is lent.
-    pub(super) claims: Option<Vec<Generation>>,
+    /// The generations that have it.
+    pub(super) claims: Vec<Generation>,
+    /// A server made it by itself, and nobody has asked for it.
+    pub(super) captured: bool,
+    /// It stays when nobody has it, so that connections wait for the next.
+    pub(super) kept: bool,
+    /// Its first socket is open elsewhere as well, and stays when zdr ends: what waits there is not lost.
+    pub(super) outlives: bool,
 }
+
+/// The slot that holds new connections back for a while; no instance is ever lent it.
+pub(super) const NOBODYS: usize = usize::MAX;
 
 /// How its sockets come to their generations.
 #[derive(Debug)]
@@ -38,26 +50,32 @@ pub(super) enum Way {
 }
 
 impl Lane {
-    /// Binds a listener that was asked for.
-    pub(super) fn bind(number: usize, asked: &Listener) -> Result<Self, ListenError> {
+    /// Binds a listener that was asked for. Nobody is meant to find it yet.
+    pub(super) fn bind(number: usize, asked: &Listener, ours: &[u64]) -> Result<Self, ListenError> {
         let mut listener = asked.clone();
         let way = match &asked.address {
-            Address::Tcp(_) | Address::Udp(_) => Way::Group(Group::bind(&mut listener)?),
+            Address::Tcp(_) | Address::Udp(_) => Way::Group(Group::bind(&mut listener, ours)?),
             Address::Unix(path) => Way::Named(Named::bind(path, asked)?),
             Address::Abstract(name) => Way::Shared(bind_abstract(name, asked)?),
         };
-        Ok(Self { number, listener, way, claims: None })
+        Ok(Self { asked: asked.address.clone(), ..Self::of(number, listener, way) })
+    }
+
+    /// One that is there already, and that nobody has.
+    pub(super) fn of(number: usize, listener: Listener, way: Way) -> Self {
+        let asked = listener.address.clone();
+        Self { number, listener, asked, way, claims: Vec::new(), captured: false, kept: false, outlives: false }
     }
 
     /// True where this generation has it.
     pub(super) fn is_of(&self, generation: Generation) -> bool {
-        self.claims.as_ref().is_none_or(|claims| claims.contains(&generation))
+        self.claims.contains(&generation)
     }
 
-    /// A captured one has a new user.
+    /// It has a new user.
     pub(super) fn claim(&mut self, generation: Generation) {
-        if let Some(claims) = self.claims.as_mut().filter(|claims| !claims.contains(&generation)) {
-            claims.push(generation);
+        if !self.is_of(generation) {
+            self.claims.push(generation);
         }
     }
 
@@ -86,28 +104,75 @@ impl Lane {
 
     /// Every socket.
     pub(super) fn all(&self) -> Vec<BorrowedFd<'_>> {
+        self.slots().into_iter().map(|(_, socket)| socket).collect()
+    }
+
+    /// Every socket in which clients may wait.
+    pub(super) fn open(&self) -> Vec<BorrowedFd<'_>> {
+        self.slots().into_iter().filter(|(slot, _)| *slot != NOBODYS).map(|(_, socket)| socket).collect()
+    }
+
+    fn slots(&self) -> Vec<(usize, BorrowedFd<'_>)> {
         match &self.way {
             Way::Group(group) => group.all().collect(),
             Way::Named(named) => named.all().collect(),
+            Way::Shared(socket) => vec![(0, socket.as_fd())],
+        }
+    }
+
+    /// The slots that get what is new; empty where it has none.
+    pub(super) fn targets(&self) -> Vec<usize> {
+        match &self.way {
+            Way::Group(group) => group.targets(),
+            Way::Named(named) => vec![named.target()],
+            Way::Shared(_) => Vec::new(),
+        }
+    }
+
+    /// The sockets that get what is new.
+    pub(super) fn steered(&self) -> Vec<BorrowedFd<'_>> {
+        match &self.way {
             Way::Shared(socket) => vec![socket.as_fd()],
+            _ => self.targets().into_iter().filter_map(|slot| self.get(slot)).map(AsFd::as_fd).collect(),
         }
     }
 
     /// Before it is lent: blocking mode and backlog belong to the socket, so whoever had it before may have changed them
-    /// (fcntl(2), listen(2)). A shared one is in use, and is only ever made non-blocking.
-    pub(super) fn prepare(&self, slot: usize) -> io::Result<()> {
+    /// (fcntl(2), listen(2)). One that is in use is only ever made non-blocking.
+    pub(super) fn prepare(&self, slot: usize, asked: &Listener, in_use: bool) -> io::Result<()> {
         let Some(socket) = self.get(slot) else { return Ok(()) };
-        let nonblocking = self.listener.options.nonblocking;
-        if nonblocking || !self.is_shared() {
+        let nonblocking = asked.options.nonblocking;
+        if nonblocking || !in_use && !self.is_shared() {
             set_nonblocking(socket.as_fd(), nonblocking)?;
         }
-        make::listen_again(&self.listener, socket)
+        make::listen_again(asked, socket)
     }
 
-    /// Gives what is new to this slot.
-    pub(super) fn steer(&mut self, slot: usize) -> io::Result<()> {
+    /// Gives what is new to these slots, with their weights; a path to one alone.
+    pub(super) fn steer(&mut self, one: usize, targets: Vec<(usize, u64)>) -> io::Result<()> {
         match &mut self.way {
-            Way::Group(group) => group.steer(slot),
+            Way::Group(group) => group.steer(targets),
+            Way::Named(named) => named.steer(one),
+            Way::Shared(_) => Ok(()),
+        }
+    }
+
+    /// Lets what is new wait in this slot; None ends it. A shared one cannot be paused.
+    pub(super) fn pause(&mut self, slot: Option<usize>) -> io::Result<()> {
+        match &mut self.way {
+            Way::Group(group) => group.pause(slot),
+            Way::Named(named) => named.pause(slot),
+            Way::Shared(_) => Ok(()),
+        }
+    }
+
+    /// It is new, and its first user has this slot: so does what waits there already.
+    pub(super) fn begin_with(&mut self, slot: usize) -> io::Result<()> {
+        match &mut self.way {
+            Way::Group(group) => {
+                group.begin_with(slot);
+                Ok(())
+            }
             Way::Named(named) => named.steer(slot),
             Way::Shared(_) => Ok(()),
         }

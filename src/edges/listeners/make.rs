@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::fchown;
 
 use nix::sys::socket::{
@@ -19,9 +19,10 @@ use crate::edges::kernel::sock_diag::{Bound, SockDiag, Transport};
 use crate::edges::kernel::sockopt as kernel;
 use crate::edges::processes::holder_anywhere;
 
-/// The first socket of a listener, and the address it got.
-pub(super) fn first(listener: &Listener) -> Result<(OwnedFd, Address), ListenError> {
-    nobody_else(listener, &[])?;
+/// The first socket of a listener, and the address it got. Sockets with these inodes are ours: they may have the address as
+/// well, where one of the two is wider.
+pub(super) fn first(listener: &Listener, ours: &[u64]) -> Result<(OwnedFd, Address), ListenError> {
+    nobody_else(listener, ours)?;
     let (made, listener) = match make(listener, None, false) {
         Err(error) if lacks_ipv6(&error) && is_any_ipv6(listener) => {
             let any = listener.address.socket().map_or(0, |socket| socket.port());
@@ -33,7 +34,7 @@ pub(super) fn first(listener: &Listener) -> Result<(OwnedFd, Address), ListenErr
     let socket = made.map_err(|source| refused(&listener, source))?;
     let address = address_of(&socket).map_err(|source| ListenError::socket(&listener, source))?;
     let listener = with_socket(&listener, address);
-    nobody_else(&listener, &[inode(&socket)])?;
+    nobody_else(&listener, &[ours, &[inode(&socket)]].concat())?;
     Ok((socket, listener.address))
 }
 
@@ -71,9 +72,8 @@ fn make(listener: &Listener, uid: Option<u32>, deaf: bool) -> io::Result<OwnedFd
         // Connections of an earlier run that wait out their TIME_WAIT do not keep the address (socket(7)).
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
         setsockopt(&fd, sockopt::TcpNoDelay, &options.nodelay)?;
-        if let Some(seconds) = options.defer_accept {
-            let seconds = i32::try_from(seconds).map_err(io::Error::other)?;
-            kernel::set(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)?;
+        if options.defer_accept.is_some() {
+            set_defer_accept(fd.as_fd(), options.defer_accept)?;
         }
     }
     if deaf {
@@ -82,6 +82,12 @@ fn make(listener: &Listener, uid: Option<u32>, deaf: bool) -> io::Result<OwnedFd
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     listen_again(listener, &fd)?;
     Ok(fd)
+}
+
+/// None hands a connection out as soon as it is made.
+pub(super) fn set_defer_accept(fd: BorrowedFd<'_>, seconds: Option<u32>) -> io::Result<()> {
+    let seconds = i32::try_from(seconds.unwrap_or(0)).map_err(io::Error::other)?;
+    kernel::set(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
 }
 
 /// More than any packet has that was not sent on this very link with this in mind (RFC 5082).
@@ -98,7 +104,7 @@ pub(super) fn set_least_hops(fd: &OwnedFd, listener: &Listener, hops: i32) -> io
 }
 
 /// With the backlog that was asked for; a socket that listens already only gets the new backlog (listen(2)).
-pub(super) fn listen_again(listener: &Listener, fd: &OwnedFd) -> io::Result<()> {
+pub(super) fn listen_again(listener: &Listener, fd: impl AsFd) -> io::Result<()> {
     match listener.address.is_stream() {
         true => kernel_listen(fd, i32::try_from(listener.options.backlog).unwrap_or(i32::MAX)),
         false => Ok(()),
@@ -106,8 +112,8 @@ pub(super) fn listen_again(listener: &Listener, fd: &OwnedFd) -> io::Result<()> 
 }
 
 /// The kernel takes any number and caps it at `net.core.somaxconn` (listen(2)); the type knows a lower limit.
-fn kernel_listen(fd: &OwnedFd, backlog: i32) -> io::Result<()> {
-    Ok(listen(fd, Backlog::new(backlog).unwrap_or(Backlog::MAXALLOWABLE))?)
+fn kernel_listen(fd: impl AsFd, backlog: i32) -> io::Result<()> {
+    Ok(listen(&fd, Backlog::new(backlog).unwrap_or(Backlog::MAXALLOWABLE))?)
 }
 
 /// By which the kernel's tables and /proc name a socket.

@@ -25,7 +25,9 @@ pub(super) struct Named {
     path: PathBuf,
     sides: BTreeMap<usize, Side>,
     steered: usize,
-    /// Nobody is to find it: zdr is ending.
+    /// The slot that has the name instead, while what is new is paused.
+    paused: Option<usize>,
+    /// Nobody is to find it: nobody will serve there, or not yet.
     hidden: bool,
     /// Somebody else has taken the path, and that was said.
     lost: bool,
@@ -41,13 +43,13 @@ struct Side {
 }
 
 impl Named {
-    /// Binds two slots and gives the first its name.
+    /// Binds two slots. Nobody finds them before one is steered to.
     pub(super) fn bind(path: &Path, listener: &Listener) -> Result<Self, ListenError> {
         may_be_replaced(path, listener)?;
-        let mut named = Self { path: path.to_owned(), sides: BTreeMap::new(), steered: 0, hidden: false, lost: false };
+        let (path, sides) = (path.to_owned(), BTreeMap::new());
+        let mut named = Self { path, sides, steered: 0, paused: None, hidden: true, lost: false };
         named.socket(0, listener)?;
         named.socket(1, listener)?;
-        named.put_name().map_err(|source| ListenError::socket(listener, source))?;
         Ok(named)
     }
 
@@ -58,7 +60,7 @@ impl Named {
         fs::hard_link(path, &side)?;
         let inode = fs::symlink_metadata(&side)?.ino();
         let sides = BTreeMap::from([(slot, Side { socket, path: side, inode })]);
-        Ok(Self { path: path.to_owned(), sides, steered: slot, hidden: false, lost: false })
+        Ok(Self { path: path.to_owned(), sides, steered: slot, paused: None, hidden: false, lost: false })
     }
 
     /// The socket of a slot, where it has one.
@@ -82,14 +84,19 @@ impl Named {
     fn make(&self, slot: usize, listener: &Listener) -> io::Result<Side> {
         let path = side_path(&self.path, slot)?;
         // As the one that has the name now, so that a server which has set them itself need not do so again.
-        let like = fs::symlink_metadata(&self.path).ok().filter(|_| self.sides.contains_key(&self.steered));
+        let like = fs::symlink_metadata(&self.path).ok().filter(|_| self.sides.contains_key(&self.target()));
         let (socket, inode) = make(&path, listener, like.as_ref())?;
         Ok(Side { socket, path, inode })
     }
 
-    /// Every socket.
-    pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sides.values().map(|side| side.socket.as_fd())
+    /// Every socket with its slot.
+    pub(super) fn all(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
+        self.sides.iter().map(|(slot, side)| (*slot, side.socket.as_fd()))
+    }
+
+    /// The slot that has the name.
+    pub(super) fn target(&self) -> usize {
+        self.paused.unwrap_or(self.steered)
     }
 
     /// The names beside the path.
@@ -103,13 +110,25 @@ impl Named {
         SocketAddr::from_pathname(&side.path)
     }
 
-    /// Gives the path to this slot, atomically.
+    /// Gives the path to this slot, atomically. While it is paused, later.
     pub(super) fn steer(&mut self, slot: usize) -> io::Result<()> {
         if self.sides.contains_key(&slot) {
             self.steered = slot;
         }
         self.hidden = false;
         self.put_name()
+    }
+
+    /// Gives the path to this slot for a time; None ends it.
+    pub(super) fn pause(&mut self, slot: Option<usize>) -> io::Result<()> {
+        self.paused = slot;
+        if self.hidden { Ok(()) } else { self.put_name() }
+    }
+
+    /// Gives every name the rights that are asked for.
+    pub(super) fn set_rights(&self, listener: &Listener) -> io::Result<()> {
+        let mut named = self.sides.values().filter(|side| side.has_its_name());
+        named.try_for_each(|side| set_rights(&side.path, listener, None).map(drop))
     }
 
     /// Takes the path away: clients are told at once that nobody is there, and what waits is finished.
@@ -157,7 +176,7 @@ impl Named {
     }
 
     fn put_name(&self) -> io::Result<()> {
-        let side = &self.sides[&self.steered];
+        let side = &self.sides[&self.target()];
         // rename(2) does nothing where both names are of one file already.
         if fs::symlink_metadata(&self.path).is_ok_and(|live| live.ino() == side.inode) {
             return Ok(());
@@ -226,6 +245,13 @@ fn make(path: &Path, listener: &Listener, like: Option<&fs::Metadata>) -> io::Re
     remove(path)?;
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let file = set_rights(path, listener, like)?;
+    listen_again(listener, &socket)?;
+    Ok((socket, file.ino()))
+}
+
+/// The rights that were asked for, or else those of another.
+fn set_rights(path: &Path, listener: &Listener, like: Option<&fs::Metadata>) -> io::Result<fs::Metadata> {
     let mode = listener.options.mode.or(like.map(|like| like.mode() & 0o777));
     if let Some(mode) = mode {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
@@ -237,8 +263,14 @@ fn make(path: &Path, listener: &Listener, like: Option<&fs::Metadata>) -> io::Re
     if owner.is_some_and(|owner| owner != file.uid()) || group.is_some_and(|group| group != file.gid()) {
         chown(path, owner, group)?;
     }
-    listen_again(listener, &socket)?;
-    Ok((socket, file.ino()))
+    Ok(file)
+}
+
+/// Finds out whether there are such an owner and such a group.
+pub(super) fn know_owners(listener: &Listener) -> Result<(), ListenError> {
+    let owner = listener.options.owner.as_deref().map(user).transpose();
+    let group = listener.options.group.as_deref().map(group).transpose();
+    owner.and(group).map(drop).map_err(|source| ListenError::socket(listener, source))
 }
 
 fn side_path(path: &Path, slot: usize) -> io::Result<PathBuf> {

@@ -23,7 +23,7 @@ pub struct Queue {
     pub slots: usize,
     /// How many connections wait in all of them. Datagrams are not counted.
     pub waiting: usize,
-    /// How many may wait in the slot that new ones go to.
+    /// How many may wait in the slots that new ones go to.
     pub limit: u32,
     /// How many connections or datagrams were dropped because a slot was full. Not known of Unix sockets, whose clients
     /// wait or are told.
@@ -31,15 +31,15 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Of a listener with these sockets, one of which gets what is new.
-    pub(super) fn of(listener: &Listener, slots: usize, steered: Option<&OwnedFd>, all: &[BorrowedFd<'_>]) -> Self {
+    /// Of a listener with these sockets, some of which get what is new.
+    pub(super) fn of(listener: &Listener, slots: usize, steered: &[BorrowedFd<'_>], all: &[BorrowedFd<'_>]) -> Self {
         let is_stream = listener.address.is_stream();
         let dropped = |socket: &BorrowedFd<'_>| drops(*socket).map_or(0, u64::from);
         Self {
             listener: listener.clone(),
             slots,
             waiting: if is_stream { all.iter().map(|socket| waiting(listener, *socket)).sum() } else { 0 },
-            limit: steered.and_then(|socket| backlog(listener, socket.as_fd()).ok()).unwrap_or(0),
+            limit: steered.iter().filter_map(|socket| backlog(listener, *socket).ok()).fold(0, u32::saturating_add),
             overflows: all.iter().map(dropped).sum(),
         }
     }
