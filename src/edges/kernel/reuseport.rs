@@ -12,10 +12,21 @@ use super::sockopt;
 /// Who gets what is new.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Steering {
-    /// The indices that get it, each with its weight: by chance, as the weights are to each other.
+    /// The indices that get it, each with its weight: of many clients, as the weights are to each other.
     pub serving: Vec<(u32, u64)>,
+    /// Which of them gets it.
+    pub draw: Draw,
     /// The one client that is sent elsewhere, and where: the readiness probe.
     pub probe: Option<(SocketAddr, u32)>,
+}
+
+/// How one of several is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Draw {
+    /// By chance, for each connection anew.
+    Chance,
+    /// By the address and port it comes from: all datagrams of a client go to one as long as the weights stay.
+    Sender,
 }
 
 /// Puts the steering in force for the whole group of this socket, at once.
@@ -39,6 +50,11 @@ const LOAD_X_HEADER_LENGTH: u16 = 0xb1;
 const SHIFT_RIGHT: u16 = 0x74;
 const JUMP_IF_EQUAL: u16 = 0x15;
 const JUMP_IF_AT_LEAST: u16 = 0x35;
+const JUMP: u16 = 0x05;
+const LOAD_X: u16 = 0x61;
+const STORE: u16 = 0x02;
+const MULTIPLY: u16 = 0x24;
+const XOR_X: u16 = 0xac;
 const RETURN: u16 = 0x06;
 /// Offsets from here on count from the IP header (SKF_NET_OFF).
 const IP: u32 = (-0x10_0000_i32).cast_unsigned();
@@ -87,7 +103,10 @@ impl Steering {
             return vec![statement(RETURN, *last)];
         }
         let whole: u128 = self.serving.iter().map(|(_, weight)| u128::from(*weight)).sum::<u128>().max(1);
-        let mut statements = vec![statement(LOAD_WORD, RANDOM)];
+        let mut statements = match self.draw {
+            Draw::Chance => vec![statement(LOAD_WORD, RANDOM)],
+            Draw::Sender => sender(),
+        };
         let mut below = 0;
         for (index, weight) in others {
             below += u128::from(*weight);
@@ -97,6 +116,35 @@ impl Steering {
         statements.push(statement(RETURN, *last));
         statements
     }
+}
+
+/// A number made of the address and port of the sender, in which those of neighbours are far from each other
+/// (multiplicative hashing; a comparison with a limit looks at the upper bits, which depend on all others).
+fn sender() -> Vec<libc::sock_filter> {
+    const SPREAD: [u32; 2] = [0x9e37_79b1, 0x85eb_ca6b];
+    let mut v6 = vec![statement(LOAD_WORD, IP + 8)];
+    for offset in [12, 16, 20] {
+        v6.extend([statement(STORE, 0), statement(LOAD_X, 0), statement(LOAD_WORD, IP + offset), statement(XOR_X, 0)]);
+    }
+    v6.extend([statement(STORE, 0), statement(LOAD_HALF, IP + 40)]);
+    let v4 = [
+        statement(LOAD_WORD, IP + 12),
+        statement(STORE, 0),
+        statement(LOAD_X_HEADER_LENGTH, IP),
+        statement(LOAD_HALF_BEHIND_X, IP),
+        statement(JUMP, u32::try_from(v6.len()).unwrap_or(0)),
+    ];
+    let is_v4 = jump(JUMP_IF_EQUAL, 4, 0, u8::try_from(v4.len()).unwrap_or(0));
+    let mut statements = vec![statement(LOAD_BYTE, IP), statement(SHIFT_RIGHT, 4), is_v4];
+    statements.extend(v4);
+    statements.extend(v6);
+    statements.extend([
+        statement(MULTIPLY, SPREAD[0]),
+        statement(LOAD_X, 0),
+        statement(XOR_X, 0),
+        statement(MULTIPLY, SPREAD[1]),
+    ]);
+    statements
 }
 
 /// Goes on where equal, and else to whoever serves; `program` fills in how far that is.
@@ -163,7 +211,11 @@ mod tests {
             let to = SocketAddr::new(connect.parse().unwrap(), old.local_addr().unwrap().port());
             let new = member(old.local_addr().unwrap());
             for _ in 0..20 {
-                let probe = probe(&old, to, |client| Steering { serving: vec![(0, 1)], probe: Some((client, 1)) });
+                let probe = probe(&old, to, |client| Steering {
+                    serving: vec![(0, 1)],
+                    draw: Draw::Chance,
+                    probe: Some((client, 1)),
+                });
                 let other = TcpStream::connect(to).unwrap();
                 assert_eq!((accepted(&old), accepted(&new)), (1, 1), "{listen} from {connect}");
                 drop((probe, other));
@@ -177,7 +229,7 @@ mod tests {
         let to = old.local_addr().unwrap();
         let new = member(to);
         for (serving, expected) in [(0, (50, 0)), (1, (0, 50)), (0, (50, 0))] {
-            steer(new.as_fd(), &Steering { serving: vec![(serving, 1)], probe: None }).unwrap();
+            steer(new.as_fd(), &Steering { serving: vec![(serving, 1)], draw: Draw::Chance, probe: None }).unwrap();
             let clients: Vec<_> = (0..50).map(|_| TcpStream::connect(to).unwrap()).collect();
             assert_eq!((accepted(&old), accepted(&new)), expected);
             drop(clients);
@@ -191,7 +243,13 @@ mod tests {
         let members = [member(to), member(to), member(to)];
         for serving in [vec![(1, 1), (2, u64::MAX)], vec![(2, 1), (1, 0)]] {
             let clients: Vec<_> = (0..50)
-                .map(|_| probe(&first, to, |client| Steering { serving: serving.clone(), probe: Some((client, 3)) }))
+                .map(|_| {
+                    probe(&first, to, |client| Steering {
+                        serving: serving.clone(),
+                        draw: Draw::Chance,
+                        probe: Some((client, 3)),
+                    })
+                })
                 .collect();
             let others: Vec<_> = (0..50).map(|_| TcpStream::connect(to).unwrap()).collect();
             let counts = members.each_ref().map(accepted);

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{Backlog, SockaddrStorage, connect, listen};
+use nix::sys::socket::{Backlog, SockType, SockaddrStorage, connect, getsockopt, listen, sockopt};
 use nix::sys::stat::fstat;
 use tokio::net::TcpSocket;
 
@@ -18,7 +18,7 @@ use super::make;
 use super::queue::is_shut_down;
 use super::{ListenError, reachable};
 use crate::address::{Address, Listener};
-use crate::edges::kernel::reuseport::{Steering, steer};
+use crate::edges::kernel::reuseport::{Draw, Steering, steer};
 
 /// The sockets of one listener.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Group {
     places: Vec<usize>,
     /// The user of all its sockets: the kernel lets no other one share the address (`inet_csk_bind_conflict`).
     uid: u32,
+    /// Which of several slots gets what is new.
+    draw: Draw,
     /// The slots that get what is new, with their weights.
     targets: Vec<(usize, u64)>,
     /// The slot that gets what is new instead, while what is new is paused.
@@ -59,7 +61,10 @@ impl Group {
     pub(super) fn of(slot: usize, socket: OwnedFd) -> io::Result<Self> {
         let uid = fstat(&socket)?.st_uid;
         let (sockets, places) = (BTreeMap::from([(slot, socket)]), vec![slot]);
-        Ok(Self { sockets, places, uid, targets: vec![(slot, 1)], paused: None, held: None })
+        // What belongs to one connection comes to one socket anyway; datagrams of one client belong together.
+        let is_stream = getsockopt(&sockets[&slot], sockopt::SockType)? == SockType::Stream;
+        let draw = if is_stream { Draw::Chance } else { Draw::Sender };
+        Ok(Self { sockets, places, uid, draw, targets: vec![(slot, 1)], paused: None, held: None })
     }
 
     /// The socket of a slot, where it has one.
@@ -73,7 +78,7 @@ impl Group {
         if !self.sockets.contains_key(&slot) {
             // In force before there is a second one, which the kernel would choose at times. For one that listened
             // before it was to be shared there is no group yet, and the second one takes nothing until there is.
-            let serving = Steering { serving: self.serving(), probe: None };
+            let serving = Steering { serving: self.serving(), draw: self.draw, probe: None };
             let deaf = self.places.len() < 2 && steer(self.any(), &serving).is_err();
             let socket = make::another(listener, ours, self.uid, deaf)?;
             self.sockets.insert(slot, socket);
@@ -204,7 +209,7 @@ impl Group {
             return Ok(());
         }
         let probe = probe.map(|(client, slot)| (client, self.place(slot)));
-        match steer(self.any(), &Steering { serving: self.serving(), probe }) {
+        match steer(self.any(), &Steering { serving: self.serving(), draw: self.draw, probe }) {
             Err(_) if self.places.len() < 2 => Ok(()),
             result => result,
         }

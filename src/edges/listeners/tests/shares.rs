@@ -1,5 +1,6 @@
 //! What is new, spread over generations and instances by their shares.
 
+use std::net::UdpSocket;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use super::*;
@@ -152,4 +153,36 @@ fn a_path_cannot_be_split_and_follows_the_front() {
     (0..20).for_each(|_| reaches(&first[0]));
     listeners.steer(&[portion(2, &[1], 1), portion(1, &[1], 99)]).unwrap();
     (0..20).for_each(|_| reaches(&second[0]));
+}
+
+#[test]
+fn the_datagrams_of_a_client_go_to_one_and_those_of_many_are_shared() {
+    for (text, from) in [
+        ("udp://127.0.0.1:0", "127.0.0.1"),
+        ("udp://0.0.0.0:0", "127.0.0.1"),
+        ("udp://[::1]:0", "::1"),
+        ("udp://[::]:0", "::1"),
+        ("udp://[::]:0", "127.0.0.1"),
+    ] {
+        let (mut listeners, first) = serving(&[text]);
+        let second = lend(&mut listeners, only(2), Place::Beside);
+        listeners.steer(&[portion(1, &[1], 1), portion(2, &[1], 1)]).unwrap();
+        let from: IpAddr = from.parse().unwrap();
+        let to = SocketAddr::new(from, address(&listeners, "web").port());
+        let servers = [&first[0], &second[0]].map(|lent| UdpSocket::from(lent.socket.try_clone().unwrap()));
+        for server in &servers {
+            server.set_nonblocking(true).unwrap();
+        }
+        let mut clients = [0; 2];
+        for _ in 0..200 {
+            let client = UdpSocket::bind(SocketAddr::new(from, 0)).unwrap();
+            for _ in 0..4 {
+                client.send_to(b"?", to).unwrap();
+            }
+            let got = servers.each_ref().map(|server| std::iter::from_fn(|| server.recv(&mut [0]).ok()).count());
+            assert!(got == [4, 0] || got == [0, 4], "{got:?}");
+            clients[usize::from(got[0] == 0)] += 1;
+        }
+        is_about(clients[0], 200, 0.5);
+    }
 }
