@@ -125,7 +125,7 @@ impl Listeners {
     pub fn bind(asked: &[Listener]) -> Result<Self, ListenError> {
         let mut listeners = Self::default();
         for listener in asked {
-            let mut lane = Lane::bind(listeners.next, listener, &listeners.inodes())?;
+            let mut lane = Lane::bind(listeners.next, listener, &listeners.inodes_on(lane::port(listener)))?;
             lane.kept = true;
             lane.begin_with(0).map_err(|source| ListenError::socket(listener, source))?;
             listeners.add(lane);
@@ -231,15 +231,16 @@ impl Listeners {
         }
     }
 
-    /// By which the kernel's tables name every socket of ours.
-    fn inodes(&self) -> Vec<u64> {
-        self.lanes.iter().flat_map(Lane::all).map(make::inode).collect()
+    /// By which the kernel's tables name our sockets on this port: lanes may overlap, and then one is not in the other's way.
+    fn inodes_on(&self, port: Option<u16>) -> Vec<u64> {
+        self.lanes.iter().filter(|lane| lane.port() == port).flat_map(Lane::inodes).collect()
     }
 
     /// Puts right what servers have done to sockets and names that are not their own.
     pub fn mend(&mut self) -> Result<(), ListenError> {
-        let ours = self.inodes();
-        for lane in &mut self.lanes {
+        for position in 0..self.lanes.len() {
+            let ours = self.inodes_on(self.lanes[position].port());
+            let lane = &mut self.lanes[position];
             if lane.mend(&ours)? {
                 warn!(address = %lane.listener.address, "another program has taken the path; new clients reach that one");
             }

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::group::Group;
 use super::inherited::unix_address;
-use super::lane::{Lane, Way};
+use super::lane::{Lane, Way, port};
 use super::make::{self, inode, nobody_else};
 use super::path::Named;
 use super::queue::set_nonblocking;
@@ -127,7 +127,7 @@ impl Listeners {
         };
         let listener = self.listener_of(socket, &binding.address);
         // The kernel knows best whether these two may share it, so the call goes on all the same.
-        nobody_else(&listener, &self.inodes())?;
+        nobody_else(&listener, &self.inodes_on(port(&listener)))?;
         let datagrams = !listener.address.is_stream();
         if datagrams && address.ip().is_multicast() {
             return Ok(Answer::GoOn);
@@ -237,7 +237,7 @@ impl Listeners {
         generation: Generation,
         backlog: i32,
     ) -> Result<(), ListenError> {
-        let ours = self.inodes();
+        let ours = self.inodes_on(self.lanes[position].port());
         let lent = self.is_asked(generation, self.lanes[position].number);
         let lane = &mut self.lanes[position];
         let was_there = lane.is_of(generation) && lane.get(slot).is_some();

@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use nix::sys::socket::{setsockopt, sockopt};
 use tracing::info;
 
-use super::lane::{Lane, Way};
+use super::lane::{Lane, Way, port};
 use super::path::know_owners;
 use super::{ListenError, Listeners, make};
 use crate::address::{Address, Listener, Options};
@@ -49,12 +49,12 @@ impl Listeners {
             self.asked.insert(generation, Asked { listeners, listed: false });
             return Ok(Vec::new());
         };
-        let mut ours = self.inodes();
         let (mut listeners, mut added, mut told) = (Vec::<(usize, Listener)>::new(), Vec::new(), Vec::new());
         for listener in asked {
             let Some(lane) = self.lanes.iter().find(|lane| lane.is_at(listener)) else {
+                let beside = added.iter().filter(|lane: &&Lane| lane.port() == port(listener));
+                let ours = beside.flat_map(Lane::inodes).chain(self.inodes_on(port(listener))).collect::<Vec<u64>>();
                 let lane = Lane::bind(self.next + added.len(), listener, &ours)?;
-                ours.extend(lane.all().into_iter().map(make::inode));
                 listeners.push((lane.number, lane.listener.clone()));
                 added.push(lane);
                 continue;
@@ -134,7 +134,7 @@ impl Listeners {
 impl Lane {
     /// True where this listener is meant. One whose port the kernel chooses is known by its name.
     fn is_at(&self, listener: &Listener) -> bool {
-        match listener.address.socket().map(|socket| socket.port()) {
+        match port(listener) {
             Some(0) => self.asked == listener.address && self.listener.name == listener.name,
             _ => self.asked == listener.address || self.listener.address == listener.address,
         }

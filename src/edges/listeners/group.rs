@@ -23,7 +23,7 @@ use crate::edges::kernel::reuseport::{Draw, Steering, steer};
 /// The sockets of one listener.
 #[derive(Debug)]
 pub(super) struct Group {
-    sockets: BTreeMap<usize, OwnedFd>,
+    sockets: BTreeMap<usize, Member>,
     /// The slots as their sockets stand in the kernel's group, whose places steering speaks of.
     places: Vec<usize>,
     /// The user of all its sockets: the kernel lets no other one share the address (`inet_csk_bind_conflict`).
@@ -38,12 +38,25 @@ pub(super) struct Group {
     held: Option<Held>,
 }
 
+/// A socket, and what the kernel's tables call it, which is asked for often.
+#[derive(Debug)]
+struct Member {
+    socket: OwnedFd,
+    inode: u64,
+}
+
 /// A slot that nobody can connect to.
 #[derive(Debug)]
 struct Held {
     slot: usize,
     /// Connections of our own that keep its queue full.
     _fillers: [TcpSocket; 2],
+}
+
+impl Member {
+    fn of(socket: OwnedFd) -> Self {
+        Self { inode: make::inode(&socket), socket }
+    }
 }
 
 impl Group {
@@ -60,16 +73,16 @@ impl Group {
     /// A group that has this socket as its only one so far. It listens, or is bound for datagrams.
     pub(super) fn of(slot: usize, socket: OwnedFd) -> io::Result<Self> {
         let uid = fstat(&socket)?.st_uid;
-        let (sockets, places) = (BTreeMap::from([(slot, socket)]), vec![slot]);
         // What belongs to one connection comes to one socket anyway; datagrams of one client belong together.
-        let is_stream = getsockopt(&sockets[&slot], sockopt::SockType)? == SockType::Stream;
+        let is_stream = getsockopt(&socket, sockopt::SockType)? == SockType::Stream;
         let draw = if is_stream { Draw::Chance } else { Draw::Sender };
+        let (sockets, places) = (BTreeMap::from([(slot, Member::of(socket))]), vec![slot]);
         Ok(Self { sockets, places, uid, draw, targets: vec![(slot, 1)], paused: None, held: None })
     }
 
     /// The socket of a slot, where it has one.
     pub(super) fn get(&self, slot: usize) -> Option<&OwnedFd> {
-        self.sockets.get(&slot)
+        self.sockets.get(&slot).map(|member| &member.socket)
     }
 
     /// The socket of a slot, made where there is none. Nothing is steered to it yet. All of zdr's sockets are known by
@@ -81,20 +94,20 @@ impl Group {
             let serving = Steering { serving: self.serving(), draw: self.draw, probe: None };
             let deaf = self.places.len() < 2 && steer(self.any(), &serving).is_err();
             let socket = make::another(listener, ours, self.uid, deaf)?;
-            self.sockets.insert(slot, socket);
+            self.sockets.insert(slot, Member::of(socket));
             self.places.push(slot);
             self.put_in_force(None).map_err(|source| ListenError::steer(listener, source))?;
             if deaf {
-                let hears = make::set_least_hops(&self.sockets[&slot], listener, 0);
+                let hears = make::set_least_hops(&self.sockets[&slot].socket, listener, 0);
                 hears.map_err(|source| ListenError::socket(listener, source))?;
             }
         }
-        Ok(&self.sockets[&slot])
+        Ok(&self.sockets[&slot].socket)
     }
 
     /// Every socket with its slot.
     pub(super) fn all(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
-        self.sockets.iter().map(|(slot, socket)| (*slot, socket.as_fd()))
+        self.sockets.iter().map(|(slot, member)| (*slot, member.socket.as_fd()))
     }
 
     /// The slots that get what is new, where it is not held back.
@@ -102,8 +115,9 @@ impl Group {
         self.paused.map_or_else(|| self.targets.iter().map(|(slot, _)| *slot).collect(), |slot| vec![slot])
     }
 
-    fn inodes(&self) -> Vec<u64> {
-        self.sockets.values().map(make::inode).collect()
+    /// What the kernel's tables call them.
+    pub(super) fn inodes(&self) -> Vec<u64> {
+        self.sockets.values().map(|member| member.inode).collect()
     }
 
     /// Gives what is new to these slots, as their weights are to each other: one call, atomic. While it is paused, later.
@@ -132,7 +146,8 @@ impl Group {
             other if other == slot => first,
             other => other,
         };
-        self.sockets = std::mem::take(&mut self.sockets).into_iter().map(|(slot, fd)| (swapped(slot), fd)).collect();
+        self.sockets =
+            std::mem::take(&mut self.sockets).into_iter().map(|(slot, member)| (swapped(slot), member)).collect();
         self.places.iter_mut().for_each(|place| *place = swapped(*place));
         self.targets = vec![(slot, 1)];
     }
@@ -184,7 +199,7 @@ impl Group {
         let dead: Vec<usize> = self
             .sockets
             .iter()
-            .filter(|(_, socket)| is_shut_down(listener, socket.as_fd()))
+            .filter(|(_, member)| is_shut_down(listener, member.socket.as_fd()))
             .map(|(slot, _)| *slot)
             .collect();
         for slot in &dead {
@@ -194,7 +209,7 @@ impl Group {
         }
         for slot in &dead {
             let socket = make::another(listener, ours, self.uid, false)?;
-            self.sockets.insert(*slot, socket);
+            self.sockets.insert(*slot, Member::of(socket));
             self.places.push(*slot);
         }
         if !dead.is_empty() {
@@ -229,6 +244,10 @@ impl Group {
     }
 
     fn any(&self) -> BorrowedFd<'_> {
-        self.sockets.values().next().map(AsFd::as_fd).expect("a group begins with a socket and loses none")
+        self.sockets
+            .values()
+            .next()
+            .map(|member| member.socket.as_fd())
+            .expect("a group begins with a socket and loses none")
     }
 }

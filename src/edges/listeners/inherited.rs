@@ -15,7 +15,7 @@ use nix::unistd::geteuid;
 use tracing::info;
 
 use super::group::Group;
-use super::lane::{Lane, Way};
+use super::lane::{Lane, Way, port};
 use super::make::{address_of, inode, listen_again, nobody_else};
 use super::queue::{backlog, is_nonblocking};
 use super::{ListenError, Listeners};
@@ -109,7 +109,7 @@ impl Listeners {
                 let why = format!("it listens on {}, as descriptor {} does", listener.address, passed.first + other);
                 return Err(at(passed.first + position)(why));
             }
-            nobody_else(&listener, &[passed_on.as_slice(), &listeners.inodes()].concat())?;
+            nobody_else(&listener, &[passed_on.as_slice(), &listeners.inodes_on(port(&listener))].concat())?;
             let lane = inherit(listeners.next, listener, socket, &passed_on)
                 .map_err(|error| at(passed.first + position)(error.to_string()))?;
             listeners.add(lane);

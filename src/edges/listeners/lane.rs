@@ -49,6 +49,11 @@ pub(super) enum Way {
     Shared(OwnedFd),
 }
 
+/// The port of a listener, if it has one.
+pub(super) fn port(listener: &Listener) -> Option<u16> {
+    listener.address.socket().map(|socket| socket.port())
+}
+
 impl Lane {
     /// Binds a listener that was asked for. Nobody is meant to find it yet.
     pub(super) fn bind(number: usize, asked: &Listener, ours: &[u64]) -> Result<Self, ListenError> {
@@ -105,6 +110,20 @@ impl Lane {
     /// Every socket.
     pub(super) fn all(&self) -> Vec<BorrowedFd<'_>> {
         self.slots().into_iter().map(|(_, socket)| socket).collect()
+    }
+
+    /// The port that it has, if it has one.
+    pub(super) fn port(&self) -> Option<u16> {
+        port(&self.listener)
+    }
+
+    /// By which the kernel's tables of addresses name its sockets; those of Unix sockets are in none.
+    pub(super) fn inodes(&self) -> Vec<u64> {
+        match &self.way {
+            Way::Group(group) => group.inodes(),
+            Way::Named(_) => Vec::new(),
+            Way::Shared(socket) => vec![make::inode(socket)],
+        }
     }
 
     /// Every socket in which clients may wait.

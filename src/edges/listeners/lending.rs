@@ -53,7 +53,7 @@ impl Listeners {
         };
         let Some(slot) = self.slot_in(&self.lanes[position], instance) else { return Ok(()) };
         // Every time anew: lanes may overlap, and then what one has just made is in the way of the next.
-        let ours = self.inodes();
+        let ours = self.inodes_on(self.lanes[position].port());
         let in_use = self.is_in_use(&self.lanes[position], instance);
         let lane = &mut self.lanes[position];
         lane.socket(slot, &ours)?;

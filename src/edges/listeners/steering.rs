@@ -133,7 +133,7 @@ impl Listeners {
         let is_meant = |lane: &Lane| self.is_of_front(lane) && !lane.is_of(generation);
         let positions: Vec<usize> = (0..self.lanes.len()).filter(|at| is_meant(&self.lanes[*at])).collect();
         for position in &positions {
-            let ours = self.inodes();
+            let ours = self.inodes_on(self.lanes[*position].port());
             let lane = &mut self.lanes[*position];
             let made = lane.socket(slot, &ours).map(drop);
             made.or_else(|error| lane.share(error)).map_err(|error| io::Error::other(error.to_string()))?;
@@ -170,7 +170,7 @@ impl Listeners {
 
     fn hold_one(&mut self, position: usize, slot: usize) -> io::Result<()> {
         // Every time anew: lanes may overlap, and then what one has just made is in the way of the next.
-        let ours = self.inodes();
+        let ours = self.inodes_on(self.lanes[position].port());
         self.lanes[position].hold(slot, &ours)
     }
 

@@ -153,7 +153,8 @@ fn a_listener_that_cannot_be_had_changes_nothing() {
     let (mut listeners, first) = serving(&["127.0.0.1:0", "old=127.0.0.1:0"]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let before: Vec<Listener> = listeners.all().cloned().collect();
-    let (inodes, free) = (listeners.inodes(), TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let inodes = |listeners: &Listeners| listeners.lanes.iter().flat_map(Lane::inodes).collect::<Vec<u64>>();
+    let (own, free) = (inodes(&listeners), TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let taken = format!("taken={}", taken.local_addr().unwrap());
     let lists: [&[&str]; 2] = [
         &["other=127.0.0.1:0", &format!("new={free}"), &taken],
@@ -164,7 +165,7 @@ fn a_listener_that_cannot_be_had_changes_nothing() {
         assert!(error.starts_with("cannot listen on 127.0.0.1:"), "{error}");
     }
     assert_eq!(listeners.all().cloned().collect::<Vec<_>>(), before);
-    assert_eq!(listeners.inodes(), inodes);
+    assert_eq!(inodes(&listeners), own);
     assert!(is_refused(free), "what was bound before the failure is closed");
     for (name, borrowed) in [("web", &first[0]), ("old", &first[1])] {
         assert_eq!(spread(&[&borrowed.socket], crowd(address(&listeners, name), 3).len()), [3]);
@@ -261,4 +262,15 @@ fn a_listener_that_only_a_draining_generation_has_left_is_held_back() {
     assert!(is_held_back(old), "the first generation is about to end");
     listeners.release(Generation(1));
     assert!(is_refused(old));
+}
+
+#[test]
+fn what_a_generation_was_prepared_with_stays_until_it_is_lent_even_if_another_one_fails_meanwhile() {
+    let (mut listeners, _) = serving(&["127.0.0.1:0"]);
+    lend(&mut listeners, only(2), Place::Beside);
+    listeners.prepare(Generation(3), Some(&asked(&["127.0.0.1:0", "new=127.0.0.1:0"]))).unwrap();
+    let waits = connect(address(&listeners, "new"));
+    listeners.release(Generation(2));
+    let third = lend(&mut listeners, only(3), Place::Beside);
+    assert_eq!(accept(&third[1], 1), [waits.local_addr().unwrap()]);
 }
