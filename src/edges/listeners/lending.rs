@@ -108,16 +108,18 @@ impl Listeners {
             let _ = self.resume();
         }
         self.keep();
-        let front = self.front_slots();
-        let freed = self.loans.release(generation).into_iter().filter(|slot| !front.contains(slot));
-        let dropped = freed.map(|slot| sweep_slot(&self.lanes, slot, &self.probes)).sum();
-        self.forget_bound(|bound| bound.generation == generation);
-        self.asked.remove(&generation);
+        let freed = self.loans.release(generation);
         self.lanes.iter_mut().for_each(|lane| lane.claims.retain(|other| *other != generation));
-        self.close_unclaimed();
+        self.asked.remove(&generation);
+        self.forget_bound(|bound| bound.generation == generation);
         self.unaim();
-        // Where these fail, what is new goes where it went before.
+        // Nobody is sent there any more before it is looked at for the last time. Where these fail, what is new goes where
+        // it went before.
         let _ = self.steer_past(generation);
+        let front = self.front_slots();
+        let left = freed.into_iter().filter(|slot| !front.contains(slot));
+        let dropped = left.map(|slot| sweep_slot(&self.lanes, slot, &self.probes)).sum();
+        self.close_unclaimed();
         let _ = self.leave_to_the_next();
         dropped
     }

@@ -20,10 +20,10 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Its slots with their weights, as far as a listener has them.
-    fn targets(&self, lane: &Lane) -> Vec<(usize, u64)> {
+    /// Its slots with what each gets of this weight, as far as a listener has them.
+    fn targets(&self, lane: &Lane, weight: u32) -> Vec<(usize, u64)> {
         let slots: Vec<usize> = self.slots.iter().copied().filter(|slot| lane.get(*slot).is_some()).collect();
-        let each = (u64::from(self.weight) << u32::BITS).checked_div(slots.len() as u64).unwrap_or(0);
+        let each = (u64::from(weight) << u32::BITS).checked_div(slots.len() as u64).unwrap_or(0);
         slots.into_iter().map(|slot| (slot, each)).filter(|(_, weight)| *weight > 0).collect()
     }
 }
@@ -59,11 +59,12 @@ impl Listeners {
         let lane = &mut self.lanes[position];
         let its: Vec<&Share> = self.shares.iter().filter(|share| lane.is_of(share.generation)).collect();
         let Some(first) = its.first() else { return Ok(()) };
-        let targets: Vec<(usize, u64)> = its.iter().flat_map(|share| share.targets(lane)).collect();
-        let none = targets.is_empty();
+        let mut targets: Vec<(usize, u64)> = its.iter().flat_map(|share| share.targets(lane, share.weight)).collect();
+        if targets.is_empty() {
+            // Somebody must get it.
+            targets = first.targets(lane, 1);
+        }
         let home = first.home;
-        let alone = Share { slots: first.slots.clone(), weight: 1, ..**first };
-        let targets = if none { alone.targets(lane) } else { targets };
         lane.steer(home, targets)
     }
 
