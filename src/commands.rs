@@ -12,7 +12,7 @@ use clap_complete::Shell;
 
 use crate::check::faults;
 use crate::cli::{
-    Asked, CheckArgs, Cli, Effective, Refusal, RehearseArgs, RunArgs, SampleArgs, Surroundings, handed_on,
+    Asked, CheckArgs, Cli, Command, Effective, Refusal, RehearseArgs, RunArgs, SampleArgs, Surroundings, handed_on,
 };
 use crate::client;
 use crate::edges::listeners::ListenError;
@@ -30,16 +30,35 @@ const WRONG_USE: u8 = 2;
 /// An exit code, or one with a sentence.
 pub type Outcome = Result<u8, (u8, String)>;
 
+/// Does what was asked for; what was given is known besides what it means.
+pub fn perform(command: Command, given: &ArgMatches) -> Outcome {
+    match command {
+        Command::Run(args) => run(*args, given),
+        Command::Check(args) => check(*args, given),
+        Command::Reload(args) => told(client::reload(&args)),
+        Command::Restart(args) => told(client::restart(&args)),
+        Command::Stop(args) => told(client::stop(&args)),
+        Command::Status(args) => told(client::status(&args)),
+        Command::Health(args) => told(client::health(&args)),
+        Command::Wait(args) => told(client::wait(&args)),
+        Command::Events(args) => told(client::events(&args)),
+        Command::List(args) => Ok(client::list(&args)),
+        Command::Rehearse(args) => rehearse(*args, given),
+        Command::Completions { shell } => completions(shell),
+        Command::SampleServer(args) => sample(args),
+    }
+}
+
 /// `zdr run`.
-pub fn run(args: RunArgs, given: &ArgMatches) -> Outcome {
+fn run(args: RunArgs, given: &ArgMatches) -> Outcome {
     let asked = Asked::new(given, args.options.config, surroundings().map_err(with(WRONG_USE))?);
-    let Effective { config, options, .. } = asked.read().map_err(|refusal| refused(&refusal))?;
-    let level = log::level(&options, std::env::var("ZDR_LOG").ok()).map_err(with(WRONG_USE))?;
+    let effective = asked.read().map_err(|refusal| refused(&refusal))?;
+    let Effective { config, options, .. } = &effective;
+    let level = log::level(options, std::env::var("ZDR_LOG").ok()).map_err(with(WRONG_USE))?;
     log::begin(level, options.log_format, &config.name).map_err(with(WRONG_USE))?;
-    supervise(config, asked.reread()).map_err(|error| match error {
+    supervise(effective.into_reading(), asked.reread()).map_err(|error| match error {
         RunError::Admin(_)
-        | RunError::Identity(_)
-        | RunError::Limit(_)
+        | RunError::Settings(_)
         | RunError::EnvironmentFile(_)
         | RunError::Listen(ListenError::Inherited { .. }) => (WRONG_USE, error.to_string()),
         RunError::Listen(_) | RunError::System(_) => (FAILED, error.to_string()),
@@ -47,7 +66,7 @@ pub fn run(args: RunArgs, given: &ArgMatches) -> Outcome {
 }
 
 /// `zdr check`.
-pub fn check(args: CheckArgs, given: &ArgMatches) -> Outcome {
+fn check(args: CheckArgs, given: &ArgMatches) -> Outcome {
     let file = args.file.or(args.run.options.config);
     let good = file.as_ref().map_or_else(|| "the settings are".to_owned(), |file| format!("{} is", file.display()));
     let asked = Asked::new(given, file, surroundings().map_err(with(WRONG_USE))?);
@@ -90,12 +109,12 @@ pub fn said((code, sentence): (u8, String)) -> u8 {
 }
 
 /// What a client command was told.
-pub fn told(outcome: client::Outcome) -> Outcome {
+fn told(outcome: client::Outcome) -> Outcome {
     outcome.map_err(|error| (error.code(), error.to_string()))
 }
 
 /// `zdr rehearse`.
-pub fn rehearse(args: RehearseArgs, given: &ArgMatches) -> Outcome {
+fn rehearse(args: RehearseArgs, given: &ArgMatches) -> Outcome {
     let zdr = std::env::current_exe().map_err(with(FAILED))?;
     let mut plan = Plan::new(zdr);
     plan.run_options = handed_on(given);
@@ -119,14 +138,14 @@ pub fn rehearse(args: RehearseArgs, given: &ArgMatches) -> Outcome {
 }
 
 /// `zdr completions`.
-pub fn completions(shell: Shell) -> Outcome {
+fn completions(shell: Shell) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "zdr", &mut script);
     io::stdout().write_all(&script).map(|()| DONE).map_err(with(FAILED))
 }
 
 /// `zdr sample-server`.
-pub fn sample(args: SampleArgs) -> Outcome {
+fn sample(args: SampleArgs) -> Outcome {
     let code = Sample::from(args).serve().map_err(with(FAILED))?;
     Ok(u8::try_from(code).unwrap_or(FAILED))
 }

@@ -63,18 +63,14 @@ pub struct Config {
     /// How many of the last lines that a failed generation wrote are told; for none, its standard error is ours.
     pub tail: usize,
     /// How much memory the processes of an instance may have together, in bytes.
-    #[expect(dead_code, reason = "an edge is to measure it")]
     pub max_memory: Option<u64>,
     /// Files and directories whose change is a reload.
     pub watch: Vec<PathBuf>,
     /// How long nothing more must have changed before that.
-    #[expect(dead_code, reason = "an edge is to watch")]
     pub watch_debounce: Duration,
     /// Commands of the user's, and when they run.
-    #[expect(dead_code, reason = "an edge is to run them")]
     pub hooks: Vec<(Hook, String)>,
     /// How long such a command may take.
-    #[expect(dead_code, reason = "an edge is to run them")]
     pub hook_timeout: Duration,
     /// What the rules need to know.
     pub policy: Policy,

@@ -15,9 +15,10 @@ pub mod environment_files;
 mod errands;
 pub mod executable;
 mod figures;
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing starts it before there is an option for it"))]
 mod file_watch;
+mod generations;
 mod heard;
+mod hooks;
 mod http_server;
 pub mod identity;
 mod instances;
@@ -26,6 +27,7 @@ mod last_words;
 pub mod limits;
 pub mod listeners;
 mod liveness;
+mod memory;
 mod metrics;
 mod names;
 pub mod notice;
@@ -45,40 +47,45 @@ mod tree;
 mod watchdog;
 mod words;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 use std::{io, mem};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as Moment, sleep, sleep_until, timeout};
-use tracing::error;
+use tracing::{error, warn};
 
 use self::admin::Admin;
 use self::cgroup::ControlGroups;
 use self::connections::Doors;
 use self::errands::Errand;
-use self::identity::Identity;
+use self::file_watch::FileWatch;
+pub use self::generations::Settings;
+use self::generations::{Generations, Readings};
 use self::instances::Child;
 use self::kernel::code;
 use self::last_words::Relays;
 use self::listeners::{Listeners, Reach, Watched};
 use self::names::Names;
 use self::notice::{Notice, Owner, Picture, Question};
-use self::notify::NotifyPlace;
 use self::quiesce::Quiesce;
 use self::service_manager::ServiceManager;
 use self::signals::{Asked, Signals};
-use crate::config::Config;
-use crate::supervisor::{Action, Event, Generation, Instance, Portion, Status, Until};
+use self::task::Task;
+use crate::config::{Limit, Reread};
+use crate::supervisor::{Action, Event, Generation, Instance, Portion, QueueMode, Scale, Status, Until};
 
 /// The exit code of wrong use, for what was right when zdr began and is not any more.
 const WRONG_USE: i32 = 2;
 
 /// Everything zdr can sense and do.
-#[derive(Debug)]
 pub struct Edges {
-    config: Config,
+    reread: Reread,
+    readings: Readings,
+    /// What is known of each generation.
+    known: Generations,
     listeners: Listeners,
     names: Names,
     admin: Admin,
@@ -87,7 +94,18 @@ pub struct Edges {
     owner: Owner,
     notices: mpsc::UnboundedReceiver<Notice>,
     inbox: VecDeque<Event>,
-    children: HashMap<Generation, Child>,
+    children: HashMap<Instance, Child>,
+    /// Killed with nobody to tell; they are to be reaped.
+    buried: HashSet<i32>,
+    /// The looks at the slots of generations that get nothing new.
+    looks: HashMap<Generation, Task>,
+    /// Whether the front is alive, and how large.
+    live: Option<Task>,
+    memory: Option<Task>,
+    /// The waits for commands of the user's.
+    hooks: Vec<Task>,
+    /// Files whose change is a reload.
+    watched: Option<((Vec<PathBuf>, Duration), FileWatch)>,
     errands: HashMap<i32, Errand>,
     errands_run: u64,
     /// The generation that gets what is new, or got it last.
@@ -96,12 +114,22 @@ pub struct Edges {
     keepers: HashSet<i32>,
     /// Likewise those that pass on what the instances write.
     relays: Relays,
-    identity: Option<Identity>,
-    notify: NotifyPlace,
     control_groups: ControlGroups,
     began: Instant,
     /// A generation has been ready, so the command is one that takes its sockets.
     served: bool,
+}
+
+/// What zdr begins with.
+pub struct Opened {
+    /// The first settings.
+    pub settings: Settings,
+    /// What was in the file that they came from, if there was one.
+    pub text: Option<String>,
+    /// The limit that zdr had before it gave itself a higher one.
+    pub limits: Option<Limit>,
+    /// How settings are read again.
+    pub reread: Reread,
 }
 
 /// What `next` noticed.
@@ -116,21 +144,19 @@ pub enum Noticed {
 impl Edges {
     /// Puts together what was opened; `now` is when zdr began.
     pub fn new(
-        config: Config,
-        identity: Option<Identity>,
+        opened: Opened,
         listeners: Listeners,
         admin: Admin,
         channel: (Owner, mpsc::UnboundedReceiver<Notice>),
         now: Instant,
     ) -> io::Result<Self> {
         let (owner, notices) = channel;
-        let notify = match identity.as_ref().and_then(|identity| identity.ids.as_ref()) {
-            Some(ids) => NotifyPlace::for_sender(ids.uid, ids.gid, admin.address().path())?,
-            None => NotifyPlace::beside(admin.address().path()),
-        };
+        let Opened { settings, text, limits, reread } = opened;
         Ok(Self {
-            relays: Relays::new(config.tail),
-            config,
+            reread,
+            readings: Readings::begin(settings, text, limits),
+            known: HashMap::new(),
+            relays: Relays::default(),
             listeners,
             names: Names::watch(owner.clone())?,
             admin,
@@ -140,12 +166,16 @@ impl Edges {
             notices,
             inbox: VecDeque::new(),
             children: HashMap::new(),
+            buried: HashSet::new(),
+            looks: HashMap::new(),
+            live: None,
+            memory: None,
+            hooks: Vec::new(),
+            watched: None,
             errands: HashMap::new(),
             errands_run: 0,
             front: None,
             keepers: HashSet::new(),
-            identity,
-            notify,
             control_groups: ControlGroups::find(),
             began: now,
             served: false,
@@ -183,6 +213,8 @@ impl Edges {
         let event = match asked {
             Asked::Restart => Event::Restart { ticket },
             Asked::Stop => Event::Stop { ticket },
+            Asked::More => Event::Scale { ticket, scale: Scale::By(1) },
+            Asked::Fewer => Event::Scale { ticket, scale: Scale::By(-1) },
             Asked::Reload | Asked::Reap => Event::Reload { ticket, command: None, until: Until::Serving },
         };
         self.inbox.push_back(event);
@@ -190,27 +222,33 @@ impl Edges {
 
     fn noticed(&mut self, notice: Notice) {
         match notice {
-            Notice::Said { generation, pid, words } => self.said(generation, pid, words),
-            Notice::Aim { generation, listener, reply } => {
-                let _ = reply.send(self.listeners.aim(only_instance(generation), listener));
+            Notice::Said { instance, pid, words } => self.said(instance, pid, words),
+            Notice::Aim { instance, listener, reply } => {
+                let _ = reply.send(self.listeners.aim(instance, listener));
             }
-            Notice::Reach { generation, reply } => {
-                let trouble = self.children.get(&generation).and_then(|child| child.trouble.clone());
-                let _ = reply.send(Reach { trouble, ..self.listeners.reach(generation) });
+            Notice::Reach { instance, reply } => {
+                let trouble = self.children.get(&instance).and_then(|child| child.trouble.clone());
+                let shares = self.settings_of(instance.generation).config.policy.queue == QueueMode::Shared;
+                let others = shares && self.of(instance.generation).any(|(other, _)| other != instance);
+                let _ = reply.send(Reach { trouble, others, ..self.listeners.reach(instance.generation) });
             }
-            Notice::Calls { generation, done } => {
-                self.answer_calls(generation);
+            Notice::Calls { instance, done } => {
+                self.answer_calls(instance);
                 let _ = done.send(());
             }
-            Notice::Watch { generation, reply } => {
-                let _ = reply.send(self.listeners.watch(generation).unwrap_or_default());
+            Notice::Watch { instance, reply } => {
+                let _ = reply.send(self.listeners.watch(instance.generation).unwrap_or_default());
             }
-            Notice::Accepted { generation } => {
-                if let Some(child) = self.children.get_mut(&generation) {
+            Notice::Holders { generation, reply } => {
+                let holders = self.holders().into_iter().filter(|holder| holder.instance.generation == generation);
+                let _ = reply.send((holders.collect(), self.known_processes()));
+            }
+            Notice::Accepted { instance } => {
+                if let Some(child) = self.children.get_mut(&instance) {
                     child.accepted = true;
                 }
             }
-            Notice::Unaim => self.listeners.unaim(),
+            Notice::Unaim { instance } => self.listeners.unaim(instance),
             Notice::Mend => self.mend(),
             Notice::Roots { reply } => {
                 let _ = reply.send(self.roots());
@@ -239,39 +277,38 @@ impl Edges {
     /// Does what the rules ask for. Spawn is answered before any other event.
     pub fn perform(&mut self, action: Action, wall: SystemTime) {
         match action {
-            Action::Spawn { generation, command, place } => {
-                let answer = self.spawn(generation, &command, place);
+            Action::Prepare { generation, origin } => {
+                let answer = self.prepare(generation, &origin);
                 self.inbox.push_front(answer);
             }
-            Action::Probe(generation) => self.probe(generation),
-            Action::Steer(generation) => {
-                if let Some(child) = self.children.get_mut(&generation) {
-                    child.quiesce = None;
+            Action::RunHook { hook, generation, other, why } => self.run_hook(hook, generation, other, why),
+            Action::Spawn { instance, command, place, like } => {
+                if let Some(like) = like {
+                    self.make_alike(instance.generation, like);
                 }
-                self.watch_over(generation);
-                let begun = Moment::now();
-                let all = Portion { generation, instances: vec![only_instance(generation).number], weight: 1 };
-                failed("steer connections", self.listeners.steer(&[all]));
-                self.admin.counted().cut_over(begun.elapsed());
-                if !mem::replace(&mut self.served, true) {
-                    // What it took to begin.
-                    code::let_go();
-                }
+                let answer = self.spawn(instance, &command, place);
+                self.inbox.push_front(answer);
             }
+            Action::Probe(instance) => self.probe(instance),
+            Action::Steer(portions) => self.steer(&portions),
             Action::Hold => {
                 self.watch_over_nobody();
                 failed("hold new connections", self.listeners.hold());
             }
+            Action::Pause(generation) => match self.listeners.pause(generation) {
+                Ok(left_out) => left_out.iter().for_each(|why| warn!("{why}")),
+                Err(error) => error!(%error, "cannot hold new connections"),
+            },
+            Action::Resume => failed("let new connections go", self.listeners.resume()),
+            Action::AskChecks(wanted) => self.admin.ask_on(wanted),
             Action::Quiesce(generation) => {
-                failed("hold what nobody else serves", self.listeners.retire(generation));
+                failed("hold what only an old generation serves", self.listeners.retire(generation));
                 self.watch(generation, Quiesce::run);
             }
             Action::LookBehind(generation) => self.watch(generation, Quiesce::look_behind),
-            Action::Signal(generation) => {
-                if let Some(child) = self.children.get(&generation).filter(|child| child.alive) {
-                    failed("send the drain signal", child.pidfd.signal(self.config.drain.signal));
-                }
-            }
+            Action::Signal(generation) => self.signal(generation),
+            Action::Bury(instance) => self.bury(instance),
+            Action::Remember(wanted) => self.remember(&wanted),
             Action::Kill(generation) => self.kill(generation),
             Action::Release(generation) => self.release(generation),
             Action::Tell(news) => {
@@ -284,16 +321,33 @@ impl Edges {
         }
     }
 
+    /// Gives what is new to the instances that are named.
+    fn steer(&mut self, portions: &[Portion]) {
+        let Some(front) = portions.first() else { return };
+        for portion in portions {
+            self.looks.remove(&portion.generation);
+        }
+        self.watch_over(front.generation, &front.instances);
+        let begun = Moment::now();
+        failed("steer connections", self.listeners.steer(portions));
+        self.admin.counted().cut_over(begun.elapsed());
+        if !mem::replace(&mut self.served, true) {
+            // What it took to begin.
+            code::let_go();
+        }
+    }
+
     /// The rules' picture, with what only the edges know.
     pub fn picture(&self, status: Status, now: Instant) -> Picture {
         let holders = self.holders();
-        let watched = holders.iter().filter_map(|holder| self.listeners.watch(holder.generation).ok()).flatten();
+        let generations: BTreeSet<Generation> = holders.iter().map(|holder| holder.instance.generation).collect();
+        let watched = generations.iter().filter_map(|generation| self.listeners.watch(*generation).ok()).flatten();
         let sockets: Vec<Watched> = watched.collect();
         Picture {
             status,
             queues: self.listeners.queues(),
             holders,
-            known: self.known(),
+            known: self.known_processes(),
             doors: Doors::of(sockets.iter()),
             status_texts: self.status_texts(),
             uptime_secs: (now.duration_since(self.began).as_secs_f64() * 1e3).round() / 1e3,
@@ -318,11 +372,6 @@ impl Edges {
         // As the first process of a container, zdr would end the relays with itself.
         let _ = timeout(LONGEST_LAST_WORDS, self.relays.have_passed_on_everything()).await;
     }
-}
-
-/// The one that there is of every generation so far.
-fn only_instance(generation: Generation) -> Instance {
-    Instance { generation, number: 1 }
 }
 
 async fn at(deadline: Option<Instant>) {

@@ -36,26 +36,12 @@ mod url;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
-use cli::{Cli, Command};
+use cli::Cli;
 
 fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
     let Cli { command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let given = matches.subcommand().map_or(&matches, |(_, given)| given);
-    let outcome = match command {
-        Command::Run(args) => commands::run(*args, given),
-        Command::Check(args) => commands::check(*args, given),
-        Command::Reload(args) => commands::told(client::reload(&args)),
-        Command::Restart(args) => commands::told(client::restart(&args)),
-        Command::Stop(args) => commands::told(client::stop(&args)),
-        Command::Status(args) => commands::told(client::status(&args)),
-        Command::Health(args) => commands::told(client::health(&args)),
-        Command::Wait(args) => commands::told(client::wait(&args)),
-        Command::Events(args) => commands::told(client::events(&args)),
-        Command::List(args) => Ok(client::list(&args)),
-        Command::Rehearse(args) => commands::rehearse(*args, given),
-        Command::Completions { shell } => commands::completions(shell),
-        Command::SampleServer(args) => commands::sample(args),
-    };
+    let outcome = commands::perform(command, given);
     ExitCode::from(outcome.unwrap_or_else(commands::said))
 }

@@ -3,6 +3,7 @@
 //! The only file that reads the clock for the rules, and the only meeting place of the two.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::time::{Instant, SystemTime};
 
@@ -10,14 +11,13 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tracing::{debug, info, trace, warn};
 
-use crate::config::{Config, Reread};
+use crate::config::{Reading, Reread};
 use crate::edges::admin::{Admin, AdminAddress, AdminError, HealthAddress, HealthPaths};
 use crate::edges::environment_files::{self, EnvironmentFileError};
-use crate::edges::identity::{Identity, IdentityError};
 use crate::edges::kernel::allocator::keep_little;
-use crate::edges::limits::{self, LimitError};
+use crate::edges::limits;
 use crate::edges::listeners::{Inherited, ListenError, Listeners};
-use crate::edges::{Edges, Noticed, reaper, signals};
+use crate::edges::{Edges, Noticed, Opened, Settings, reaper, signals};
 use crate::runtime_directory::{admin_socket, directory};
 use crate::supervisor::{Action, Event, Supervisor};
 
@@ -26,10 +26,8 @@ use crate::supervisor::{Action, Event, Supervisor};
 pub enum RunError {
     /// The name, the admin socket or a health address cannot be had.
     Admin(AdminError),
-    /// The user or group of the server cannot be had.
-    Identity(IdentityError),
-    /// A resource limit cannot be had.
-    Limit(LimitError),
+    /// The user or group of the server, or a resource limit, cannot be had.
+    Settings(String),
     /// A file with variables cannot be read.
     EnvironmentFile(EnvironmentFileError),
     /// A listener cannot be had.
@@ -42,8 +40,7 @@ impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Admin(error) => error.fmt(f),
-            Self::Identity(error) => error.fmt(f),
-            Self::Limit(error) => error.fmt(f),
+            Self::Settings(error) => f.write_str(error),
             Self::EnvironmentFile(error) => error.fmt(f),
             Self::Listen(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system refused: {error}"),
@@ -56,18 +53,6 @@ impl std::error::Error for RunError {}
 impl From<AdminError> for RunError {
     fn from(error: AdminError) -> Self {
         Self::Admin(error)
-    }
-}
-
-impl From<IdentityError> for RunError {
-    fn from(error: IdentityError) -> Self {
-        Self::Identity(error)
-    }
-}
-
-impl From<LimitError> for RunError {
-    fn from(error: LimitError) -> Self {
-        Self::Limit(error)
     }
 }
 
@@ -89,21 +74,20 @@ impl From<io::Error> for RunError {
     }
 }
 
-/// Runs a supervisor to its end and answers with its exit code. A reload is to have the settings afresh.
-pub fn run(mut config: Config, _reread: Reread) -> Result<u8, RunError> {
+/// Runs a supervisor to its end and answers with its exit code.
+pub fn run(reading: Reading, reread: Reread) -> Result<u8, RunError> {
     keep_little();
+    let Reading { config, text } = reading;
     let inherited = config.inherit.then(inherited).transpose()?;
-    let asked = &config.process;
-    let identity = Identity::look_up(asked.user.as_deref(), asked.group.as_deref())?;
-    limits::check(&asked.limits)?;
-    environment_files::read(&asked.environment_files)?;
-    // Where one was asked for, it comes later and wins.
-    config.process.limits.splice(0..0, limits::open_more_files());
+    environment_files::read(&config.process.environment_files)?;
+    let limits = limits::open_more_files();
     signals::block()?;
     reaper::adopt_orphans()?;
     let path = config.admin.clone().unwrap_or_else(|| {
         admin_socket(&directory(|name| std::env::var_os(name), nix::unistd::geteuid().as_raw()), &config.name)
     });
+    let settings = Settings::of(config, 1, limits, &path).map_err(RunError::Settings)?;
+    let config = &settings.config;
     let admin = AdminAddress::take(&config.name, &path)?;
     let health = config.health.iter().map(HealthAddress::bind).collect::<Result<Vec<_>, _>>()?;
     let listeners = match inherited {
@@ -117,7 +101,8 @@ pub fn run(mut config: Config, _reread: Reread) -> Result<u8, RunError> {
         .thread_keep_alive(std::time::Duration::from_secs(1))
         .thread_stack_size(256 * 1024)
         .build()?;
-    let code = runtime.block_on(serve(config, identity, admin, health, listeners));
+    let opened = Opened { settings, text, limits, reread };
+    let code = runtime.block_on(serve(opened, admin, health, listeners));
     runtime.shutdown_background();
     code
 }
@@ -128,12 +113,12 @@ fn inherited() -> Result<Inherited, ListenError> {
 }
 
 async fn serve(
-    config: Config,
-    identity: Option<Identity>,
+    opened: Opened,
     address: AdminAddress,
     health: Vec<HealthAddress>,
     listeners: Listeners,
 ) -> Result<u8, RunError> {
+    let config = &opened.settings.config;
     for listener in listeners.all() {
         info!(name = listener.name, address = %listener.address, "listening");
     }
@@ -146,8 +131,9 @@ async fn serve(
     let channel = mpsc::unbounded_channel();
     let (paths, checks) = (HealthPaths(config.health_paths.clone()), config.checks.clone());
     let admin = Admin::start(address, health, paths, checks, &channel.0)?;
-    let mut supervisor = Supervisor::new(config.policy.clone(), config.command.clone());
-    let mut edges = Edges::new(config, identity, listeners, admin, channel, now())?;
+    let mut supervisor = Supervisor::new(any_number());
+    let mut edges = Edges::new(opened, listeners, admin, channel, now())?;
+    edges.watch_files().map_err(|error| RunError::Settings(error.to_string()))?;
     let mut event = Event::Boot;
     loop {
         debug!(?event);
@@ -170,6 +156,11 @@ async fn serve(
             }
         };
     }
+}
+
+/// Another one in each zdr: the keys of a hash map are chosen at random.
+fn any_number() -> u64 {
+    RandomState::new().hash_one(std::process::id())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]

@@ -2,15 +2,23 @@
 //!
 //! Never does anything itself: no I/O, no clock, no randomness. `handle` takes an event and the time and answers with
 //! actions; `next_deadline` says when it wants to be woken. The methods stand in the order of the story: a reload
-//! launches a generation, it proves itself, it serves, the old one drains; then what can go wrong; then restart and stop.
+//! launches a generation, its instances prove themselves, it serves, the old one drains. What can go wrong, going back,
+//! stopping and the rest have files of their own.
 
 mod action;
+mod crew;
+mod draining;
 mod event;
 mod failures;
 mod generation;
+mod going_back;
+mod hooks;
 mod liveness;
 mod news;
+mod pace;
+mod pausing;
 mod policy;
+mod scaling;
 mod seats;
 mod status;
 mod stopping;
@@ -19,44 +27,66 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::mem;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
 
 pub use action::{Action, Place, Portion};
-pub use event::Event;
+use crew::{Crew, Member, Stage};
+pub use event::{Event, Scale};
 pub use generation::{Exit, Generation, Instance, Ticket, Until, Why};
 use humantime::format_duration;
 use liveness::Condition;
 pub use liveness::Sign;
 pub use news::News;
-pub use policy::{Budget, Hook, Lifetime, Policy, QueueMode, Restart};
-use seats::{Draining, Left, Phase, Request, Serving, Starting, Stop};
-pub use status::{Health, Seat, SeatName, State, Status};
+pub use policy::{Budget, Hook, Lifetime, Origin, Plan, Policy, QueueMode, Restart};
+use seats::{Draining, Left, Request, Serving, Starting, Step, Stop};
+pub use status::{Goal, Health, InstanceState, Seat, SeatName, SeatedInstance, State, Status};
 use stopping::refused_because_stopping;
 pub use verdict::{Cause, Outcome, Verdict};
 
 /// The state of everything zdr decides about.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Supervisor {
-    policy: Policy,
-    /// What the next generation runs unless somebody asks otherwise: the command of the last one that served.
-    command: Vec<OsString>,
+    /// Any number, so that many supervisors that begin at one moment differ in what they leave to chance.
+    seed: u64,
+    /// That of the last generation that served, or else of the last that was prepared.
+    plan: Option<Arc<Plan>>,
     newest: Generation,
+    /// What is to be launched once it is prepared.
+    preparing: Option<Request>,
     starting: Option<Starting>,
     serving: Option<Serving>,
     draining: Vec<Draining>,
-    /// The dead that connections may still be on their way to.
+    /// The gone that connections may still be on their way to.
     left: Vec<Left>,
     /// What runs next: reloads asked for while one is starting become one.
     next: Option<Request>,
+    /// Those who want another number of instances, and how many, once nothing starts.
+    scale: Option<(Vec<Ticket>, u32)>,
+    /// More instances are on their way.
+    growing: Option<scaling::Growing>,
+    /// How many instances somebody asked for, and what the settings said then.
+    scaled: Option<(u32, u32)>,
     /// A restart waits for this generation to end.
     awaited: Option<Generation>,
     /// When to try again while nothing serves.
     retry_at: Option<Instant>,
     /// Failures in a row, of starts while nothing served and of generations that served only shortly.
     failures: u32,
+    /// When instances that had served were started again, as far as that counts.
+    restarts: VecDeque<Instant>,
     started: bool,
+    /// The generation that serves, or served last.
+    current: Option<Generation>,
+    /// Those that served before with other releases, the last of them last: one can go back to them.
+    history: Vec<Generation>,
+    pause: Option<pausing::Pause>,
+    /// Those that are gone, while the command that is run after that has not ended, with who waits for it.
+    farewells: Vec<hooks::Farewell>,
     stop: Option<Stop>,
     last_verdict: Option<Verdict>,
     crashes: u64,
@@ -64,53 +94,45 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor of this command at which nothing has happened yet.
-    pub fn new(policy: Policy, command: Vec<OsString>) -> Self {
-        Self {
-            policy,
-            command,
-            newest: Generation(0),
-            starting: None,
-            serving: None,
-            draining: Vec::new(),
-            left: Vec::new(),
-            next: None,
-            awaited: None,
-            retry_at: None,
-            failures: 0,
-            started: false,
-            stop: None,
-            last_verdict: None,
-            crashes: 0,
-            actions: Vec::new(),
-        }
+    /// A supervisor at which nothing has happened yet; any seed will do.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
     }
 
     /// Takes in what happened and says what to do, in order.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
-            Event::Boot => self.launch(Request::unasked(Why::Boot), now),
+            Event::Boot => self.launch(Request::unasked(Why::Boot)),
             Event::Reload { ticket, command, until } => self.reload(ticket, command, until, now),
+            Event::Changed { path } => self.changed(&path, now),
+            Event::Rollback { ticket } => self.rollback(ticket, now),
+            Event::Scale { ticket, scale } => self.scale(ticket, scale, now),
+            Event::Pause { ticket, time } => self.pause(ticket, time, now),
+            Event::Resume { ticket } => self.resume(ticket),
             Event::Restart { ticket } => self.restart(ticket, now),
             Event::Stop { ticket } => self.stop(ticket, now),
-            Event::Spawned { generation, pid } => self.spawned(generation, pid, now),
-            Event::SpawnFailed { generation, why, code } => self.spawn_failed(generation, &why, code, now),
-            Event::NotReady { generation, answer } => self.not_ready(generation, answer),
-            Event::Ready { generation } => self.ready(generation, now),
+            Event::Prepared { generation, plan } => self.prepared(generation, *plan, now),
+            Event::Refused { why } => self.refused(&why, now),
+            Event::HookEnded { hook, generation, failure } => self.hook_ended(hook, generation, failure, now),
+            Event::Spawned { instance, pid } => self.spawned(instance, pid, now),
+            Event::SpawnFailed { instance, why, code } => self.spawn_failed(instance, &why, code, now),
+            Event::NotReady { instance, answer } => self.not_ready(instance, answer),
+            Event::Ready { instance } => self.ready(instance, now),
             Event::Connections { generation, open, busy } => self.connections(generation, open, busy),
             Event::Quiet { generation } => self.quiet(generation, now),
-            Event::Wrote { generation, lines } => self.wrote(generation, lines),
-            Event::Exited { generation, exit } => self.exited(generation, exit, now),
+            Event::Wrote { instance, lines } => self.wrote(instance, lines),
+            Event::Exited { instance, exit } => self.exited(instance, exit, now),
             Event::Stuck { generation, sign, why } => self.stuck(generation, sign, why, now),
             Event::Recovered { generation, sign } => self.recovered(generation, sign),
-            Event::Unready { generation } => self.unready(generation),
-            Event::ReadyAgain { generation } => self.ready_again(generation),
-            Event::Leaving { generation } => self.leaving(generation, now),
-            Event::Checked { name, state, message } => self.tell(News::Check { name, state, message }),
+            Event::Unready { instance } => self.unready(instance),
+            Event::ReadyAgain { instance } => self.ready_again(instance),
+            Event::Leaving { instance } => self.leaving(instance, now),
+            Event::TooLarge { instance, why } => self.too_large(instance, &why, now),
+            Event::Checked { name, state, message, critical } => self.checked(name, state, message, critical, now),
             Event::Left { generation, waiting } => self.left(generation, waiting, now),
-            Event::Changed { path: _ } => {}
             Event::Elapsed => self.elapsed(now),
         }
+        self.spawn_the_due(now);
         self.exit_if_nobody_is_left();
         mem::take(&mut self.actions)
     }
@@ -125,247 +147,197 @@ impl Supervisor {
         self.run_next(now);
     }
 
+    /// A watched file has changed: the same, and nobody waits for the verdict.
+    fn changed(&mut self, path: &Path, now: Instant) {
+        if self.stop.is_none() {
+            self.tell(News::Changed { path: path.display().to_string() });
+            self.next.get_or_insert_with(|| Request::unasked(Why::Change));
+            self.run_next(now);
+        }
+    }
+
     fn run_next(&mut self, now: Instant) {
-        if self.stop.is_some() || self.starting.is_some() || self.awaited.is_some() {
+        let owes = self.serving.as_ref().is_some_and(|serving| serving.owed.is_some());
+        let launched = self.starting.is_some() || self.preparing.is_some();
+        if self.stop.is_some() || launched || self.awaited.is_some() || owes {
             return;
         }
         if let Some(request) = self.next.take() {
-            self.launch(request, now);
+            self.launch(request);
+        } else {
+            self.scale_next(now);
         }
     }
 
-    /// First start, reload, restart and the start after a crash are this one path.
-    fn launch(&mut self, request: Request, now: Instant) {
-        let command = request.command.unwrap_or_else(|| self.command.clone());
-        let place = if self.serving.is_some() { Place::Beside } else { Place::Steered };
+    /// First start, reload, restart, rollback and the start after a crash are this one path.
+    fn launch(&mut self, request: Request) {
         self.retry_at = None;
-        let generation = self.spawn(command.clone(), place);
+        let (generation, origin) = (Generation(self.newest.0 + 1), self.origin_for(&request));
+        self.preparing = Some(request);
+        self.actions.push(Action::Prepare { generation, origin });
+    }
+
+    /// It is known what to start.
+    fn prepared(&mut self, generation: Generation, mut plan: Plan, now: Instant) {
+        let Some(request) = self.preparing.take() else { return };
+        for reason in mem::take(&mut plan.unapplied) {
+            self.tell(News::Unapplied { reason });
+        }
+        self.newest = generation;
+        let crew = Crew::of(self.wanted_instances(&plan), now);
+        let hook = plan.policy.hooks.contains(&Hook::BeforeStart).then_some(Hook::BeforeStart);
+        let plan = Arc::new(plan);
+        self.plan.get_or_insert_with(|| Arc::clone(&plan));
         self.starting = Some(Starting {
             generation,
-            pid: None,
-            command,
+            plan,
+            crew,
             askers: request.askers,
             since: now,
-            ready_by: now + self.policy.ready_timeout,
-            last_answer: None,
             why: request.why,
+            target: request.target,
+            blame: request.blame,
+            step: hook.map_or(Step::Proving, Step::Hook),
+            has_a_share: false,
             output: Vec::new(),
         });
-    }
-
-    fn spawn(&mut self, command: Vec<OsString>, place: Place) -> Generation {
-        self.newest.0 += 1;
-        self.actions.push(Action::Spawn { generation: self.newest, command, place });
-        self.newest
-    }
-
-    /// The new generation is probed until it is ready.
-    fn spawned(&mut self, generation: Generation, pid: i32, now: Instant) {
-        if let Some(starting) = self.starting.as_mut().filter(|starting| starting.generation == generation) {
-            starting.pid = Some(pid);
-            starting.ready_by = now + self.policy.ready_timeout;
-            let why = starting.why;
-            self.tell(News::Spawned { generation, pid, why });
-            self.actions.push(Action::Probe(generation));
-        } else if let Some(finisher) = self.draining.iter_mut().find(|draining| draining.generation == generation) {
-            finisher.pid = Some(pid);
-            self.tell(News::Spawned { generation, pid, why: Why::Finish });
-            self.actions.push(Action::Quiesce(generation));
+        if let Some(hook) = hook {
+            self.run_hook(hook, generation, self.current, request.why);
         }
     }
 
-    fn not_ready(&mut self, generation: Generation, answer: String) {
-        let Some(starting) = self.starting.as_mut().filter(|starting| starting.generation == generation) else {
-            return;
+    /// The new instance is probed until it is ready.
+    fn spawned(&mut self, instance: Instance, pid: i32, now: Instant) {
+        let Instance { generation, number } = instance;
+        let is_new = self.growing.as_ref().is_some_and(|growing| number > growing.from);
+        let why = match (&self.starting, &self.serving) {
+            (Some(starting), _) if starting.generation == generation => starting.why,
+            (_, Some(serving)) if serving.generation == generation && is_new => Why::Scale,
+            (_, Some(serving)) if serving.generation == generation => Why::Crash,
+            _ => Why::Finish,
         };
-        if starting.last_answer.as_ref() != Some(&answer) {
-            starting.last_answer = Some(answer.clone());
-            self.tell(News::NotReady { generation, answer });
+        let Some(seated) = self.seated(generation) else { return };
+        let ready_by = now + seated.plan.policy.ready_timeout;
+        let Some(member) = seated.crew.get_mut(number) else { return };
+        (member.pid, member.since) = (Some(pid), now);
+        member.stage = if why == Why::Finish { Stage::Ready } else { Stage::Proving(ready_by) };
+        let (is_complete, of) = (seated.crew.is_complete(), seated.crew.len());
+        self.tell(News::Spawned { generation, instance: number, of, pid, why });
+        if why != Why::Finish {
+            self.actions.push(Action::Probe(instance));
+        } else if is_complete {
+            self.finisher_is_there(generation);
         }
     }
 
-    /// Ready: new connections go to it, the old one drains, and whoever asked is told.
-    fn ready(&mut self, generation: Generation, now: Instant) {
-        let Some(Starting { pid: Some(pid), command, askers, since, .. }) =
-            self.starting.take_if(|starting| starting.generation == generation && starting.pid.is_some())
+    fn not_ready(&mut self, instance: Instance, answer: String) {
+        let Instance { generation, number } = instance;
+        let Some(crew) = self.seated(generation).map(|seated| seated.crew) else { return };
+        let of = crew.len();
+        let proving = |member: &&mut Member| matches!(member.stage, Stage::Proving(_));
+        let Some(member) = crew.get_mut(number).filter(proving) else { return };
+        if member.last_answer.as_ref() != Some(&answer) {
+            member.last_answer = Some(answer.clone());
+            self.tell(News::NotReady { generation, instance: number, of, answer });
+        }
+    }
+
+    /// An instance is ready. With the last of a new generation, or with each where they come by and by, new connections
+    /// go there.
+    fn ready(&mut self, instance: Instance, now: Instant) {
+        let Instance { generation, number } = instance;
+        let Some(seated) = self.seated(generation) else { return };
+        let Some(member) = seated.crew.get_mut(number).filter(|member| matches!(member.stage, Stage::Proving(_)))
         else {
             return;
         };
-        self.actions.push(Action::Steer(generation));
-        self.started = true;
-        self.command.clone_from(&command);
+        (member.stage, member.since) = (Stage::Ready, now);
+        let (ready, of) = (seated.crew.ready().len(), seated.crew.len());
+        let ready = u32::try_from(ready).unwrap_or(u32::MAX);
+        if of > 1 {
+            self.tell(News::InstanceReady { generation, instance: number, ready, of });
+        }
+        if self.starting.as_ref().is_some_and(|starting| starting.generation == generation) {
+            self.admit(now);
+        } else if self.serving.as_ref().is_some_and(|serving| serving.generation == generation) {
+            self.spread();
+            self.settle_the_scale();
+        }
+    }
+
+    /// The new generation gets what it may get by now: its share, or everything.
+    fn admit(&mut self, now: Instant) {
+        let Some(starting) = &mut self.starting else { return };
+        let (generation, why) = (starting.generation, starting.why);
+        let by_and_by = starting.plan.policy.surge.is_some_and(|surge| surge < starting.crew.len());
+        let is_complete = starting.crew.is_complete();
+        let is_due = is_complete || by_and_by && !starting.crew.ready().is_empty();
+        if !is_due || matches!(starting.step, Step::Hook(_)) {
+            return;
+        }
+        if starting.step == Step::Proving && starting.plan.policy.hooks.contains(&Hook::BeforeCutOver) {
+            starting.step = Step::Hook(Hook::BeforeCutOver);
+            return self.run_hook(Hook::BeforeCutOver, generation, self.current, why);
+        }
+        starting.step = Step::Admitted;
+        if is_complete {
+            if let Some(starting) = self.starting.take() {
+                self.serve(starting, now);
+            }
+        } else {
+            self.share();
+        }
+    }
+
+    /// Old and new serve in proportion to the instances of the new generation that are ready.
+    fn share(&mut self) {
+        let (Some(starting), Some(serving)) = (&mut self.starting, &self.serving) else { return };
+        let (instances, of) = (starting.crew.ready(), starting.crew.len());
+        let ready = u32::try_from(instances.len()).unwrap_or(u32::MAX);
+        starting.has_a_share = true;
+        let generation = starting.generation;
+        let rest = Portion { weight: of - ready, ..serving.portion() };
+        let portion = Portion { generation, instances, weight: ready };
+        self.actions.push(Action::Steer(vec![rest, portion]));
+        self.tell(News::Sharing { generation, ready, of });
+    }
+
+    /// New connections go to it, the old one drains, and whoever asked is told.
+    fn serve(&mut self, starting: Starting, now: Instant) {
+        let Starting { generation, plan, crew, askers, since, why, target, blame, .. } = starting;
         let after = now.saturating_duration_since(since);
+        let expires = self.lifetime_of(generation, &plan).map(|time| now + time);
+        let (condition, output) = (Condition::default(), Vec::new());
+        let serving =
+            Serving { generation, plan, crew, since: now, output, condition, trial: None, expires, owed: None };
+        self.actions.push(Action::Steer(vec![serving.portion()]));
+        self.started = true;
         self.tell(News::Serving { generation, after });
-        let (output, condition) = (Vec::new(), Condition::default());
-        let old = self.serving.replace(Serving { generation, pid, command, since: now, output, condition });
+        self.plan = Some(Arc::clone(&serving.plan));
+        let mut old = self.serving.replace(serving);
+        if let Some(old) = &mut old {
+            self.grow_no_more();
+            self.settle_what_is_owed(old, "was replaced");
+        }
         self.quiesce_the_warm(now);
+        self.note_what_serves(generation, why, target);
         let (patient, prompt) = askers.into_iter().partition::<Vec<_>, _>(|(_, until)| *until == Until::Drained);
         let mut due = tickets(prompt);
         match old {
-            Some(old) => self.keep_warm(old, tickets(patient), now),
+            Some(old) => self.keep_warm(old, tickets(patient), why, now),
             None => due.extend(tickets(patient)),
         }
-        let reason = format!("generation {generation} serves after {after:.1?}");
-        self.settle(due, Verdict::of_generation(Cause::Ready, generation, reason));
+        self.begin_trial(why, now);
+        let verdict = match blame {
+            Some(blame) => blame.verdict(&format!("generation {generation} serves, as the one before it was")),
+            None => Verdict::of_generation(
+                if why == Why::Rollback { Cause::RolledBack } else { Cause::Ready },
+                generation,
+                format!("generation {generation} serves after {after:.1?}"),
+            ),
+        };
+        self.after_serving(due, verdict, why);
         self.run_next(now);
-    }
-
-    /// The old generation keeps running for the bake time, so that it can have the connections back. One that does not do
-    /// well is no use for that.
-    fn keep_warm(&mut self, old: Serving, watchers: Vec<Ticket>, now: Instant) {
-        let bake = if old.condition.why().is_some() { Duration::ZERO } else { self.policy.bake };
-        let phase = Phase::Warm { until: now + bake };
-        self.draining.push(Draining { watchers, ..Draining::new(old, phase, now) });
-        if bake.is_zero() {
-            self.quiesce_the_warm(now);
-        }
-    }
-
-    /// It is quiesced: it gets nothing new, its queue runs empty, its requests finish.
-    fn quiesce_the_warm(&mut self, now: Instant) {
-        let signal_by = now + self.policy.drain_timeout;
-        for draining in &mut self.draining {
-            if matches!(draining.phase, Phase::Warm { .. }) {
-                draining.phase = Phase::Quiescing { signal_by };
-                self.actions.push(Action::Quiesce(draining.generation));
-            }
-        }
-    }
-
-    fn connections(&mut self, generation: Generation, open: usize, busy: usize) {
-        if self.draining.iter().any(|draining| draining.generation == generation) {
-            self.tell(News::Draining { generation, open, busy });
-        }
-    }
-
-    /// Quiet: only now is it asked to finish.
-    fn quiet(&mut self, generation: Generation, now: Instant) {
-        let kill_by = now + self.policy.drain_timeout;
-        let Some(draining) = self.draining.iter_mut().find(|draining| draining.generation == generation) else {
-            return;
-        };
-        if matches!(draining.phase, Phase::Quiescing { .. }) {
-            draining.phase = Phase::Signalled { kill_by };
-            self.actions.push(Action::Signal(generation));
-            self.tell(News::Signalled { generation });
-        }
-    }
-
-    /// What one that fails wrote last says why.
-    fn wrote(&mut self, generation: Generation, lines: Vec<String>) {
-        let output = match (&mut self.starting, &mut self.serving) {
-            (Some(starting), _) if starting.generation == generation => &mut starting.output,
-            (_, Some(serving)) if serving.generation == generation => &mut serving.output,
-            _ => return,
-        };
-        *output = lines;
-    }
-
-    /// A main process has ended; what that means depends on its seat.
-    fn exited(&mut self, generation: Generation, exit: Exit, now: Instant) {
-        if let Some(starting) = self.starting.take_if(|starting| starting.generation == generation) {
-            self.kill_and_release(generation);
-            let answer = starting.last_answer.as_ref().map(|answer| format!(": {answer}")).unwrap_or_default();
-            self.give_up(starting, Cause::Exited, &format!("{exit} before it was ready{answer}"), now);
-        } else if let Some(serving) = self.serving.take_if(|serving| serving.generation == generation) {
-            self.crashed(serving, exit, now);
-        } else if let Some(at) = self.draining.iter().position(|draining| draining.generation == generation) {
-            let draining = self.draining.swap_remove(at);
-            self.ended(draining, exit, now);
-        }
-    }
-
-    fn ended(&mut self, draining: Draining, exit: Exit, now: Instant) {
-        let generation = draining.generation;
-        let after = now.saturating_duration_since(draining.since);
-        self.tell(News::Ended { generation, exit: exit.to_string(), after });
-        let unfinished = matches!(draining.phase, Phase::Warm { .. } | Phase::Quiescing { .. })
-            || draining.condition.why().is_some() && self.awaited != Some(generation);
-        if unfinished && !draining.finishes_for_another {
-            self.leave(generation, draining.command);
-        } else {
-            self.kill_and_release(generation);
-        }
-        if self.awaited == Some(generation) {
-            self.awaited = None;
-            self.run_next(now);
-        }
-        if draining.watchers.is_empty() {
-            return;
-        }
-        let gone = format!("and generation {generation} is gone");
-        let verdict = match self.serving.as_ref().map(|serving| serving.generation) {
-            Some(newest) => {
-                Verdict::of_generation(Cause::Drained, newest, format!("generation {newest} serves {gone}"))
-            }
-            None => Verdict {
-                outcome: Outcome::Failed,
-                ..Verdict::of_generation(Cause::Crashed, generation, format!("nothing serves {gone}"))
-            },
-        };
-        self.settle(draining.watchers, verdict);
-    }
-
-    /// When `handle` wants to be told that time has passed.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        let seats = self.draining.iter().filter_map(|draining| draining.phase.deadline());
-        let others = [
-            self.starting.as_ref().map(|starting| starting.ready_by),
-            self.retry_at,
-            self.stop.as_ref().filter(|_| self.serving.is_some()).and_then(|stop| stop.lame_duck),
-        ];
-        seats.chain(others.into_iter().flatten()).min()
-    }
-
-    fn elapsed(&mut self, now: Instant) {
-        if self.stop.as_ref().and_then(|stop| stop.lame_duck).is_some_and(|until| until <= now) {
-            self.drain_the_last(now);
-        }
-        if let Some(starting) = self.starting.take_if(|starting| starting.ready_by <= now) {
-            self.not_ready_in_time(starting, now);
-        }
-        if self.draining.iter().any(|draining| matches!(draining.phase, Phase::Warm { until } if until <= now)) {
-            self.quiesce_the_warm(now);
-        }
-        let (due, later) = mem::take(&mut self.draining)
-            .into_iter()
-            .partition(|draining| draining.phase.deadline().is_some_and(|deadline| deadline <= now));
-        self.draining = later;
-        for draining in due {
-            self.out_of_time(draining, now);
-        }
-        if self.retry_at.is_some_and(|at| at <= now) {
-            self.launch(Request::unasked(self.why_again()), now);
-        }
-    }
-
-    fn not_ready_in_time(&mut self, starting: Starting, now: Instant) {
-        let time = format_duration(self.policy.ready_timeout);
-        let answer = starting.last_answer.clone().unwrap_or_else(|| "it never answered".to_owned());
-        let why = format!("was not ready after {time}: {answer}");
-        self.kill(Draining::from_starting(starting.clone(), now), "it was not ready in time");
-        self.give_up(starting, Cause::TimedOut, &why, now);
-    }
-
-    /// Its queue did not run empty: it is signalled all the same. It did not end: it is killed with its whole tree.
-    fn out_of_time(&mut self, mut draining: Draining, now: Instant) {
-        if matches!(draining.phase, Phase::Quiescing { .. }) {
-            let generation = draining.generation;
-            draining.phase = Phase::Signalled { kill_by: now + self.policy.drain_timeout };
-            self.draining.push(draining);
-            self.actions.push(Action::Signal(generation));
-            self.tell(News::Signalled { generation });
-        } else {
-            let reason = format!("it had not ended {} after the signal", format_duration(self.policy.drain_timeout));
-            self.kill(draining, &reason);
-        }
-    }
-
-    fn kill(&mut self, draining: Draining, reason: &str) {
-        let generation = draining.generation;
-        self.actions.push(Action::Kill(generation));
-        self.tell(News::Killed { generation, reason: reason.to_owned() });
-        self.draining.push(Draining { phase: Phase::Killed, ..draining });
     }
 
     fn settle(&mut self, tickets: Vec<Ticket>, verdict: Verdict) {
@@ -382,6 +354,13 @@ impl Supervisor {
 
     fn tell(&mut self, news: News) {
         self.actions.push(Action::Tell(news));
+    }
+}
+
+impl Serving {
+    /// All that is new, for those of its instances that can serve.
+    fn portion(&self) -> Portion {
+        Portion { generation: self.generation, instances: self.crew.ready(), weight: 1 }
     }
 }
 

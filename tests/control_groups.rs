@@ -29,7 +29,7 @@ fn group(pid: i32) -> PathBuf {
 }
 
 fn is_group_of(zdr: &Zdr, generation: u64, path: &std::path::Path) -> bool {
-    path.file_name().unwrap().to_str() == Some(&format!("zdr-{}-g{generation}", zdr.pid()))
+    path.file_name().unwrap().to_str() == Some(&format!("zdr-{}-g{generation}.1", zdr.pid()))
 }
 
 /// Starts a process that is neither a descendant nor known by user, session or environment, and writes down its number.
@@ -72,7 +72,7 @@ fn nothing_escapes_from_a_generation_that_is_killed() {
     let own = group(zdr.server_pid());
     assert!(is_group_of(&zdr, 1, &own), "{own:?}");
     wait_for("the end of the other's group", || {
-        (!own.with_file_name(format!("zdr-{}-g2", zdr.pid())).exists()).then_some(())
+        (!own.with_file_name(format!("zdr-{}-g2.1", zdr.pid())).exists()).then_some(())
     });
 }
 

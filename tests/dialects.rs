@@ -31,7 +31,7 @@ fn the_ack_of_an_einhorn_worker_is_as_good_as_ready() {
     let go = setup.place("go");
     let body = format!("{ACK}until('{go}')\nack()\nserve(inherited(), lambda path: 'up')");
     let zdr = setup.command(&server(&body)).begin();
-    let socket = zdr.folder().join("admin.1.ack");
+    let socket = zdr.folder().join("admin.1.1.ack");
     wait_for("the first generation", || zdr.log().contains("generation 1 started").then_some(()));
     // This test is no process of the generation.
     let mut stranger = UnixStream::connect(&socket).unwrap();

@@ -251,7 +251,7 @@ fn only_words_of_its_own_processes_count() {
     let zdr = Setup::of(&sample(&[])).option("--watchdog", "1h").start();
     let stranger = UnixDatagram::unbound().unwrap();
     for word in ["READY=0", "STOPPING=1", "STATUS=nonsense", "WATCHDOG=trigger"] {
-        stranger.send_to(word.as_bytes(), zdr.folder().join("admin.1")).unwrap();
+        stranger.send_to(word.as_bytes(), zdr.folder().join("admin.1.1")).unwrap();
     }
     wait_for("all to be ignored", || {
         (zdr.log().matches("does not belong to the generation").count() == 4).then_some(())

@@ -55,7 +55,7 @@ fn notify_waits_for_ready_and_takes_it_from_its_own_processes_only() {
         "{SAYS_READY}say(b'STATUS=loading')\nuntil('{go}')\nsay(b'STATUS=up\\nREADY=1')\nserve(listener(), lambda path: 'up')"
     );
     let zdr = setup.command(&server(&body)).option("--ready", "notify").begin();
-    let socket = zdr.folder().join("admin.1");
+    let socket = zdr.folder().join("admin.1.1");
     wait_for("the notify socket", || socket.exists().then_some(()));
     wait_for("the first generation", || zdr.log().contains("generation 1 started").then_some(()));
     // This test is no process of the generation.

@@ -52,14 +52,6 @@ fn hup_and_usr1_reload_and_usr2_restarts() {
 }
 
 #[test]
-fn signals_for_more_and_fewer_instances_do_no_harm() {
-    let zdr = Setup::of(&sample(&[])).start();
-    zdr.signal(Signal::SIGTTIN);
-    zdr.signal(Signal::SIGTTOU);
-    assert!(zdr.get("/").contains("generation 1,"));
-}
-
-#[test]
 fn a_new_command_is_what_later_reloads_use_and_one_that_failed_is_not() {
     let zdr = Setup::of(&sample(&["--bad", "status:201"]))
         .option("--ready", "/health")

@@ -146,7 +146,7 @@ fn what_the_service_manager_told_zdr_is_not_passed_on() {
         .environment("LISTEN_PIDFDID", "17")
         .start();
     let told = told(&zdr);
-    assert_eq!(told["environment"]["NOTIFY_SOCKET"], zdr.place("admin.1"));
+    assert_eq!(told["environment"]["NOTIFY_SOCKET"], zdr.place("admin.1.1"));
     assert_eq!(told["environment"]["WATCHDOG_USEC"], Value::Null);
     assert_eq!(told["environment"]["LISTEN_PIDFDID"], Value::Null);
     assert_eq!(told["environment"]["ZDR_ADMIN"], zdr.place("admin"));

@@ -50,6 +50,13 @@ pub struct Refusal {
     file: Option<File>,
 }
 
+impl Effective {
+    /// What a supervisor begins with, or goes on with.
+    pub fn into_reading(self) -> Reading {
+        Reading { config: self.config, text: self.origin.file.map(|file| file.text) }
+    }
+}
+
 impl Asked {
     /// What the matches of a command that takes the options of `zdr run` say, and this file.
     pub fn new(given: &ArgMatches, file: Option<PathBuf>, surroundings: Surroundings) -> Self {
@@ -72,7 +79,7 @@ impl Asked {
     /// How to do it again.
     pub fn reread(self) -> Reread {
         Box::new(move || match self.read() {
-            Ok(Effective { config, origin, .. }) => Ok(Reading { config, text: origin.file.map(|file| file.text) }),
+            Ok(effective) => Ok(effective.into_reading()),
             Err(refusal) => Err(refusal.sentences(false).join("\n")),
         })
     }

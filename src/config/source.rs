@@ -11,9 +11,7 @@ pub type Reread = Box<dyn Fn() -> Result<Reading, String>>;
 #[derive(Clone, Debug)]
 pub struct Reading {
     /// What they say.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a reload is to take them"))]
     pub config: Config,
     /// What was in the file, where there is one, to see whether it has changed.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a reload is to compare it"))]
     pub text: Option<String>,
 }

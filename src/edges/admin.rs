@@ -6,6 +6,7 @@ mod address;
 mod answers;
 mod dashboard;
 mod health;
+mod orders;
 mod query;
 mod report;
 mod reporter;
@@ -57,6 +58,7 @@ pub struct Admin {
     address: AdminAddress,
     story: Arc<watch::Sender<Story>>,
     metrics: Metrics,
+    checks: Checks,
     waiting: HashMap<Ticket, oneshot::Sender<Verdict>>,
     newest: Ticket,
     _health: Vec<HealthAddress>,
@@ -79,6 +81,7 @@ impl Admin {
         let owner = owner.clone();
         let metrics = Metrics::default();
         let (story_of, counted) = (Arc::clone(&story), metrics.counted().clone());
+        let asked = checks.clone();
         let routes = Routes { owner, story: story_of, reporter, streams, paths, name, checks, counted };
         let uid = nix::unistd::geteuid().as_raw();
         let live = readers(health.len() + 1);
@@ -93,7 +96,8 @@ impl Admin {
             let routes = routes.clone();
             tasks.push(Task::start(serve(door.door()?, limits, None, move |asked| routes.clone().health(asked))));
         }
-        Ok(Self { address, story, metrics, waiting: HashMap::new(), newest: Ticket(0), _health: health, _tasks: tasks })
+        let (waiting, newest) = (HashMap::new(), Ticket(0));
+        Ok(Self { address, story, metrics, checks: asked, waiting, newest, _health: health, _tasks: tasks })
     }
 
     /// Where the admin socket is.
@@ -118,6 +122,16 @@ impl Admin {
     /// What was counted so far.
     pub fn counted(&self) -> &Counted {
         self.metrics.counted()
+    }
+
+    /// These are the checks from now on.
+    pub fn ask(&self, checks: Vec<Check>) {
+        self.checks.replace(checks);
+    }
+
+    /// They are asked whether or not somebody looks, or are not.
+    pub fn ask_on(&self, wanted: bool) {
+        self.checks.ask_on(wanted);
     }
 
     /// Tells everybody who follows the story, and who comes later.

@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
+use super::Edges;
 use super::kernel::owner::as_we_or_owner;
 use super::kernel::pidfd::PidFd;
 use super::kernel::readable::Readable;
@@ -25,10 +26,9 @@ use super::notice::{Notice, Owner};
 use super::processes;
 use super::task::Task;
 use super::words::Words;
-use super::{Edges, only_instance};
 use crate::address::Address;
 use crate::config::Capture;
-use crate::supervisor::{Event, Generation};
+use crate::supervisor::{Event, Instance};
 
 /// The watch over the system calls of one generation.
 #[derive(Debug)]
@@ -38,18 +38,18 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn start(notifier: Notifier, generation: Generation, owner: Owner) -> io::Result<Self> {
+    pub(super) fn start(notifier: Notifier, instance: Instance, owner: Owner) -> io::Result<Self> {
         let readable = Readable::new(notifier.as_fd().try_clone_to_owned()?)?;
-        let task = Task::start(tell(readable, generation, owner));
+        let task = Task::start(tell(readable, instance, owner));
         Ok(Self { notifier, _task: task })
     }
 }
 
 /// Tells that something waits, and waits until it was taken.
-async fn tell(readable: Readable, generation: Generation, owner: Owner) {
+async fn tell(readable: Readable, instance: Instance, owner: Owner) {
     while readable.read(something_waits).await.is_ok() {
         let (done, taken) = oneshot::channel();
-        let _ = owner.send(Notice::Calls { generation, done });
+        let _ = owner.send(Notice::Calls { instance, done });
         if taken.await.is_err() {
             return;
         }
@@ -67,22 +67,22 @@ fn something_waits(notify: &OwnedFd) -> io::Result<()> {
 
 impl Edges {
     /// Answers every system call that waits.
-    pub(super) fn answer_calls(&mut self, generation: Generation) {
-        while let Some(child) = self.children.get_mut(&generation) {
+    pub(super) fn answer_calls(&mut self, instance: Instance) {
+        while let Some(child) = self.children.get_mut(&instance) {
             let Some(watch) = &child.capture else { return };
             match watch.notifier.receive() {
                 Ok(Some(call)) => {
-                    self.answer_call(generation, &call);
-                    let said = self.children.get_mut(&generation).and_then(|child| child.said_too_early.take());
+                    self.answer_call(instance, &call);
+                    let said = self.children.get_mut(&instance).and_then(|child| child.said_too_early.take());
                     if let Some(pid) = said {
-                        self.said(generation, pid, Words::of_ready(true));
+                        self.said(instance, pid, Words::of_ready(true));
                     }
                 }
                 Ok(None) => return,
                 Err(error) => {
                     // Nobody is left whose calls could come.
                     if error.kind() != io::ErrorKind::UnexpectedEof {
-                        warn!(%generation, %error, "cannot read what the server asks the kernel for");
+                        warn!(%instance, %error, "cannot read what the server asks the kernel for");
                     }
                     child.capture = None;
                     return;
@@ -91,10 +91,11 @@ impl Edges {
         }
     }
 
-    fn answer_call(&mut self, generation: Generation, asked: &Notification) {
-        debug!(%generation, ?asked);
-        let everything = self.config.capture == Capture::Everything;
-        let Some(child) = self.children.get(&generation) else { return };
+    fn answer_call(&mut self, instance: Instance, asked: &Notification) {
+        let generation = instance.generation;
+        debug!(%instance, ?asked);
+        let everything = self.settings_of(generation).config.capture == Capture::Everything;
+        let Some(child) = self.children.get(&instance) else { return };
         let Some(watch) = &child.capture else { return };
         let root = child.pid;
         let held = |inode: u64| {
@@ -108,7 +109,7 @@ impl Edges {
                     binding.unprivileged &= !everything;
                     let close_on_exec = binding.close_on_exec;
                     let unseen = binding.socket.is_none().then(|| binding.address.clone());
-                    let answer = self.listeners.bind_for(only_instance(generation), &binding, held);
+                    let answer = self.listeners.bind_for(instance, &binding, held);
                     if let (Ok(Answer::GoOn), Some(address)) = (&answer, unseen) {
                         trouble = Some(no_right(&address));
                     }
@@ -124,10 +125,7 @@ impl Edges {
                 Ok(socket) => {
                     let path = |bound: &Path| seen_from_here(asked.thread, bound);
                     let flags = flags(asked.thread, fd).unwrap_or_default();
-                    (
-                        self.listeners.listen_for(only_instance(generation), &socket, backlog, path),
-                        Some((fd, flags.close_on_exec)),
-                    )
+                    (self.listeners.listen_for(instance, &socket, backlog, path), Some((fd, flags.close_on_exec)))
                 }
                 Err(_) => (Ok(Answer::GoOn), None),
             },
@@ -162,18 +160,18 @@ impl Edges {
             Ok(()) => {}
         }
         if let Some(trouble) = trouble {
-            self.cannot_capture(generation, trouble);
+            self.cannot_capture(instance, trouble);
         }
         super::failed("watch the names of Unix sockets", self.names.add(self.listeners.files()));
     }
 
     /// The probe of the generation has no better answer than this as long as it listens nowhere.
-    fn cannot_capture(&mut self, generation: Generation, why: String) {
-        warn!(%generation, "{why}");
-        if let Some(child) = self.children.get_mut(&generation) {
+    fn cannot_capture(&mut self, instance: Instance, why: String) {
+        warn!(generation = %instance.generation, "{why}");
+        if let Some(child) = self.children.get_mut(&instance) {
             child.trouble = Some(why.clone());
         }
-        self.inbox.push_back(Event::NotReady { generation, answer: why });
+        self.inbox.push_back(Event::NotReady { instance, answer: why });
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 
-use crate::supervisor::Generation;
+use crate::supervisor::Instance;
 
 /// The groups of this zdr.
 #[derive(Debug)]
@@ -39,9 +39,9 @@ impl ControlGroups {
         Self { own, leaving: Vec::new() }
     }
 
-    /// The group for a new generation; None where there can be none.
-    pub fn make(&self, generation: Generation) -> Option<ControlGroup> {
-        let path = self.own.as_ref()?.join(format!("zdr-{}-g{generation}", process::id()));
+    /// The group for a new instance; None where there can be none.
+    pub fn make(&self, instance: Instance) -> Option<ControlGroup> {
+        let path = self.own.as_ref()?.join(format!("zdr-{}-g{instance}", process::id()));
         fs::create_dir(&path).ok()?;
         let Ok(directory) = File::open(&path) else {
             remove(&path);
@@ -107,7 +107,9 @@ fn remove(group: &Path) -> bool {
 /// A group of a zdr that is gone; what has our own number was left by somebody who had it before.
 fn is_left(name: &str) -> bool {
     let owner = name.strip_prefix("zdr-").and_then(|rest| rest.split_once("-g"));
-    let Some(Ok(pid)) = owner.filter(|(_, number)| number.parse::<u64>().is_ok()).map(|(pid, _)| pid.parse::<u32>())
+    let Some(Ok(pid)) = owner
+        .filter(|(_, number)| number.split('.').all(|part| part.parse::<u64>().is_ok()))
+        .map(|(pid, _)| pid.parse::<u32>())
     else {
         return false;
     };

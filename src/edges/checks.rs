@@ -1,4 +1,5 @@
-//! The checks of the user's and what they said last: asked while somebody looks, and not when nobody does.
+//! The checks of the user's and what they said last: asked while somebody looks or a new release is on trial, and not when
+//! nobody does.
 //!
 //! One task owns them all. A look never waits for an answer, but for a first one, and for that one second at most.
 
@@ -31,7 +32,18 @@ pub struct Finding {
 
 /// The way to the checks.
 #[derive(Clone, Debug)]
-pub struct Checks(Option<mpsc::UnboundedSender<oneshot::Sender<Vec<Finding>>>>);
+pub struct Checks(mpsc::UnboundedSender<Wish>);
+
+/// What is wanted of them.
+#[derive(Debug)]
+enum Wish {
+    /// What is known of each.
+    Look(oneshot::Sender<Vec<Finding>>),
+    /// These are the checks from now on.
+    Replace(Vec<Check>),
+    /// They are to be asked, whether or not somebody looks.
+    Always(bool),
+}
 
 /// How long a look waits for a first answer, from when it was asked for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -39,22 +51,29 @@ const PATIENCE: Duration = Duration::from_secs(1);
 impl Checks {
     /// Asks nothing yet.
     pub fn start(checks: Vec<Check>, owner: &Owner) -> Self {
-        if checks.is_empty() {
-            return Self(None);
-        }
-        let (looks, asked) = mpsc::unbounded_channel();
+        let (wishes, asked) = mpsc::unbounded_channel();
         let (tell, said) = mpsc::unbounded_channel();
-        let rounds = checks.into_iter().enumerate();
-        let rounds = rounds.map(|(position, check)| Round::of(check, position, owner, &tell)).collect();
-        tokio::spawn(Keeper { rounds, said, waiting: Vec::new() }.run(asked));
-        Self(Some(looks))
+        let owner = owner.clone();
+        let mut keeper = Keeper { owner, tell, said, rounds: Vec::new(), first: 0, always: false, waiting: Vec::new() };
+        keeper.replace(checks);
+        tokio::spawn(keeper.run(asked));
+        Self(wishes)
+    }
+
+    /// These are the checks from now on; those that stay as they are keep what they said.
+    pub fn replace(&self, checks: Vec<Check>) {
+        let _ = self.0.send(Wish::Replace(checks));
+    }
+
+    /// They are asked from now on whether or not somebody looks, or are not.
+    pub fn ask_on(&self, wanted: bool) {
+        let _ = self.0.send(Wish::Always(wanted));
     }
 
     /// What is known of each, in the order in which they were given.
     pub async fn look(&self) -> Vec<Finding> {
-        let Some(looks) = &self.0 else { return Vec::new() };
         let (reply, findings) = oneshot::channel();
-        let _ = looks.send(reply);
+        let _ = self.0.send(Wish::Look(reply));
         findings.await.unwrap_or_default()
     }
 }
@@ -62,7 +81,12 @@ impl Checks {
 /// The task that owns them.
 #[derive(Debug)]
 struct Keeper {
+    owner: Owner,
+    tell: mpsc::UnboundedSender<(usize, Said)>,
     rounds: Vec<Round>,
+    /// The number of the first of them; those of earlier ones are never used again.
+    first: usize,
+    always: bool,
     said: mpsc::UnboundedReceiver<(usize, Said)>,
     waiting: Vec<Waiting>,
 }
@@ -83,25 +107,47 @@ impl Waiting {
 
 impl Keeper {
     /// Until nobody can look any more.
-    async fn run(mut self, mut asked: mpsc::UnboundedReceiver<oneshot::Sender<Vec<Finding>>>) {
+    async fn run(mut self, mut asked: mpsc::UnboundedReceiver<Wish>) {
         loop {
             let deadline = self.next_deadline();
             tokio::select! {
-                look = asked.recv() => match look {
-                    Some(reply) => {
+                wish = asked.recv() => match wish {
+                    Some(Wish::Look(reply)) => {
                         let since = Instant::now();
                         self.rounds.iter_mut().for_each(|round| round.looked_at(since));
                         self.waiting.push(Waiting { since, reply });
                     }
+                    Some(Wish::Replace(checks)) => self.replace(checks),
+                    Some(Wish::Always(wanted)) => {
+                        self.always = wanted;
+                        self.rounds.iter_mut().filter(|_| wanted).for_each(Round::is_due_now);
+                    }
                     None => return,
                 },
-                Some((position, said)) = self.said.recv() => self.rounds[position].said(said, Instant::now()),
+                Some((number, said)) = self.said.recv() => {
+                    let round = number.checked_sub(self.first).and_then(|position| self.rounds.get_mut(position));
+                    if let Some(round) = round {
+                        round.said(said, Instant::now());
+                    }
+                }
                 () = at(deadline) => {}
             }
             let now = Instant::now();
+            if self.always {
+                self.rounds.iter_mut().for_each(|round| round.looked_at(now));
+            }
             self.rounds.iter_mut().for_each(|round| round.begin_if_due(now));
             self.answer(now);
         }
+    }
+
+    fn replace(&mut self, checks: Vec<Check>) {
+        if self.rounds.iter().map(Round::check).eq(&checks) {
+            return;
+        }
+        self.first += self.rounds.len();
+        let rounds = checks.into_iter().zip(self.first..);
+        self.rounds = rounds.map(|(check, number)| Round::of(check, number, &self.owner, &self.tell)).collect();
     }
 
     fn answer(&mut self, now: Instant) {

@@ -178,7 +178,6 @@ impl Start<'_> {
     }
 
     /// Starts a release as it was the first time.
-    #[cfg_attr(not(test), expect(dead_code, reason = "`zdr rollback` is about to use it"))]
     pub fn again(&self, release: &Release) -> Result<Spawned, StartError> {
         if let Some(path) = release.gone() {
             return Err(StartError::Gone(path.to_owned()));

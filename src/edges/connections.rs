@@ -16,7 +16,7 @@ use super::kernel::sock_diag::SockDiag;
 use super::listeners::Watched;
 use super::processes::{orphans, sockets, tree};
 use crate::address::Address;
-use crate::supervisor::Generation;
+use crate::supervisor::Instance;
 
 /// Connections of one generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,13 @@ pub struct Count {
 }
 
 impl Count {
+    /// Those of another instance as well.
+    pub fn join(&mut self, other: Self) {
+        self.open += other.open;
+        self.busy += other.busy;
+        self.surely_busy += other.surely_busy;
+    }
+
     fn add(&mut self, busy: bool, surely_busy: bool) {
         self.open += 1;
         self.busy += usize::from(busy);
@@ -89,11 +96,11 @@ fn name(socket: &impl AsRawFd) -> Option<Vec<u8>> {
     path.or_else(|| address.as_abstract().map(|name| [&[0], name].concat()))
 }
 
-/// A generation by its processes.
+/// An instance by its processes.
 #[derive(Clone, Debug)]
 pub struct Holder {
     /// Which.
-    pub generation: Generation,
+    pub instance: Instance,
     /// Its main process.
     pub root: i32,
     /// Its control group, if it has one.
@@ -104,7 +111,7 @@ impl Holder {
     /// All its processes; those that are `known` are nobody's orphans.
     pub fn processes(&self, known: &[i32]) -> Vec<i32> {
         let mut processes = tree(self.root);
-        processes.extend(orphans(known, &marker(self.generation)));
+        processes.extend(orphans(known, &marker(self.instance)));
         processes.extend(self.control_group.iter().flat_map(ControlGroup::processes));
         // Most are found in two ways, and each costs a look at its descriptors.
         processes.sort_unstable();
@@ -159,7 +166,8 @@ fn each(doors: &Doors, mut show: impl FnMut(u32, Option<SocketAddr>, bool, bool)
 /// The variable by which processes are known to belong to a generation when their parents are gone.
 pub const MARKER: &str = "ZDR_GENERATION";
 
-/// It as it stands in the environment of a generation.
-pub fn marker(generation: Generation) -> String {
-    format!("{MARKER}={generation}")
+/// What stands in the environment of an instance.
+pub fn marker(instance: Instance) -> String {
+    let Instance { generation, number } = instance;
+    format!("{MARKER}={generation}\0ZDR_INSTANCE={number}")
 }

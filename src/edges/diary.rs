@@ -14,6 +14,13 @@ macro_rules! write_at {
             target: $target,
             event = $fields["event"].as_str(),
             generation = $fields["generation"].as_u64(),
+            instance = $fields["instance"].as_u64(),
+            ready = $fields["ready"].as_u64(),
+            of = $fields["of"].as_u64(),
+            hook = $fields["hook"].as_str(),
+            failure = $fields["failure"].as_str(),
+            path = $fields["path"].as_str(),
+            for_secs = $fields["for_secs"].as_f64(),
             pid = $fields["pid"].as_i64(),
             why = $fields["why"].as_str(),
             after_secs = $fields["after_secs"].as_f64(),
@@ -49,6 +56,12 @@ pub(super) fn write(news: &News) {
         News::Verdict(_) => write_at!(warn, VERDICT, news, fields),
         News::Failed { .. }
         | News::Crashed { .. }
+        | News::InstanceLost { .. }
+        | News::Hook { failure: Some(_), .. }
+        | News::Refused { .. }
+        | News::Unapplied { .. }
+        | News::Waiting
+        | News::Worn { .. }
         | News::Killed { .. }
         | News::Stuck { .. }
         | News::Unready { .. }

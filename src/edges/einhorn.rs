@@ -1,4 +1,4 @@
-//! The socket on which a server made for einhorn says that it is ready; every generation has its own, beside its notify
+//! The socket on which a server made for einhorn says that it is ready; every instance has its own, beside its notify
 //! socket.
 //!
 //! Understands the ack and nothing else of einhorn's command socket. Answers nothing, because clients read nothing: the

@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
@@ -14,26 +15,54 @@ use super::instances::Child;
 use super::probe::Alive;
 use super::{Edges, processes, tree};
 use crate::config::Process;
-use crate::supervisor::{Exit, Generation, Instance};
+use crate::supervisor::{Exit, Generation, Hook, Instance, Why};
 
 /// What an errand is run for. There is never more than one at a time for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Whether this generation is ready.
-    Readiness(Generation),
+    /// Whether this instance is ready.
+    Readiness(Instance),
     /// Whether this generation is alive.
     Liveness(Generation),
     /// The check of the user's at this position.
     Check(usize),
+    /// A turn of a reload.
+    Hook {
+        /// Which.
+        hook: Hook,
+        /// The generation it is about.
+        generation: Generation,
+        /// The one that is replaced, or has replaced it.
+        other: Option<Generation>,
+        /// What it was started for.
+        why: Why,
+    },
 }
 
 impl Purpose {
     /// The generation with which it ends.
     fn generation(self) -> Option<Generation> {
         match self {
-            Self::Readiness(generation) | Self::Liveness(generation) => Some(generation),
+            Self::Readiness(instance) => Some(instance.generation),
+            Self::Liveness(generation) => Some(generation),
+            // What is run when it is gone does not end with it.
+            Self::Hook { hook, generation, .. } => (hook != Hook::AfterDrain).then_some(generation),
             Self::Check(_) => None,
         }
+    }
+
+    /// What it is told besides, in its environment.
+    fn variables(self) -> Vec<(OsString, OsString)> {
+        let Self::Hook { hook, generation, other, why } = self else { return Vec::new() };
+        let (new, old) = match hook {
+            Hook::AfterDrain => (other, Some(generation)),
+            _ => (Some(generation), other),
+        };
+        let number = |of: Option<Generation>| of.map(|of| of.to_string()).unwrap_or_default();
+        let pairs = [("ZDR_HOOK", hook.to_string()), ("ZDR_NEW", number(new)), ("ZDR_OLD", number(old))];
+        let reason = serde_json::to_value(why).ok().and_then(|why| why.as_str().map(ToOwned::to_owned));
+        let pairs = pairs.into_iter().chain([("ZDR_REASON", reason.unwrap_or_default())]);
+        pairs.map(|(name, value)| (name.into(), value.into())).collect()
     }
 }
 
@@ -59,28 +88,33 @@ impl Edges {
         alive: Alive,
         reply: oneshot::Sender<Result<Exit, String>>,
     ) {
-        let generation = purpose.generation().or(self.front);
-        let child = generation.and_then(|generation| self.children.get(&generation)).filter(|child| child.alive);
-        if child.is_none() && purpose.generation().is_some() {
+        let about = purpose.generation();
+        let generation = about.or(self.front);
+        let settings = generation.map_or_else(|| Arc::clone(&self.readings.served), |at| self.settings_of(at));
+        let release = generation.and_then(|at| self.known.get(&at)).and_then(|known| known.release.clone());
+        self.errands_run += 1;
+        let number = self.errands_run.to_string();
+        let child = self.asked_for(purpose, generation);
+        if child.is_none() && about.is_some() && !matches!(purpose, Purpose::Hook { .. }) {
             let _ = reply.send(Err("the generation is gone".to_owned()));
             return;
         }
-        self.errands_run += 1;
-        let number = self.errands_run.to_string();
         let command = ["/bin/sh", "-c", command].map(OsString::from);
-        let mut environment = self.config.process.environment.clone();
-        environment.push(("ZDR_PID".into(), child.map(|child| child.pid.to_string()).unwrap_or_default().into()));
+        let mut environment = settings.config.process.environment.clone();
+        let pid = child.map(|(_, child)| child.pid.to_string()).unwrap_or_default();
+        environment.push(("ZDR_PID".into(), pid.into()));
         environment.push((MARKER.into(), number.clone().into()));
-        let process = Process { environment, ..self.config.process.clone() };
+        environment.extend(purpose.variables());
+        let process = Process { environment, ..settings.config.process.clone() };
         let admin = self.admin.address().path().to_owned();
         // Where nothing serves, none has this number.
-        let generation = generation.filter(|_| child.is_some()).unwrap_or(Generation(0));
+        let nobody = Instance { generation: about.unwrap_or_default(), number: 0 };
         let start = Start {
-            instance: Instance { generation, number: 1 },
+            instance: child.map_or(nobody, |(instance, _)| instance),
             process: &process,
-            identity: self.identity.as_ref(),
+            identity: settings.identity.as_ref(),
             // One that is about no generation is not to end with it.
-            control_group: child.filter(|_| purpose.generation().is_some()).and_then(control_group),
+            control_group: child.filter(|_| about.is_some()).and_then(|(_, child)| control_group(child)),
             outlets: [output; 2],
             said_on: None,
             watchdog: None,
@@ -88,7 +122,7 @@ impl Edges {
             lent: Vec::new(),
             capture: None,
         };
-        match start.errand(&command, child.map(|child| &child.release)) {
+        match start.errand(&command, release.as_deref()) {
             Ok(spawned) => {
                 let marker = format!("{MARKER}={number}");
                 self.errands.insert(spawned.pid, Errand { purpose, marker, reply, _alive: alive });
@@ -99,9 +133,18 @@ impl Edges {
         }
     }
 
+    /// The instance that an errand is about, or the first of its generation.
+    fn asked_for(&self, purpose: Purpose, generation: Option<Generation>) -> Option<(Instance, &Child)> {
+        if let Purpose::Readiness(instance) = purpose {
+            return self.children.get(&instance).filter(|child| child.alive).map(|child| (instance, child));
+        }
+        let living = self.of(generation?).filter(|(_, child)| child.alive);
+        living.min_by_key(|(instance, _)| *instance)
+    }
+
     /// The main process of an errand has ended: so does all that it has left behind.
     pub(super) fn errand_over(&mut self, errand: Errand, exit: Exit) {
-        tree::kill(|| processes::orphans(&self.known(), &errand.marker));
+        tree::kill(|| processes::orphans(&self.known_processes(), &errand.marker));
         let _ = errand.reply.send(Ok(exit));
     }
 
@@ -115,6 +158,11 @@ impl Edges {
         self.end_those(|errand| errand.purpose == purpose);
     }
 
+    /// One instance needs no answer any more about itself.
+    pub(super) fn end_errands_of(&mut self, instance: Instance) {
+        self.end_errand(Purpose::Readiness(instance));
+    }
+
     pub(super) fn end_errands(&mut self, generation: Generation) {
         self.end_those(|errand| errand.purpose.generation() == Some(generation));
     }
@@ -125,7 +173,7 @@ impl Edges {
 
     fn end_those(&mut self, wanted: impl Fn(&Errand) -> bool) {
         for (pid, errand) in self.errands.iter().filter(|(_, errand)| wanted(errand)) {
-            let known = self.known();
+            let known = self.known_processes();
             tree::kill(|| [processes::tree(*pid), processes::orphans(&known, &errand.marker)].concat());
         }
     }

@@ -58,12 +58,14 @@ impl Figures {
             _ => count(&processes, doors),
         };
         let counts = counts.unwrap_or_else(|_| vec![Count::default(); holders.len()]);
-        let its = holders.iter().position(|holder| Some(holder.generation) == *serving);
-        Self {
-            usage: its.map(|at| Usage::of(&processes[at])).unwrap_or_default(),
-            serving: *serving,
-            counts: holders.iter().map(|holder| holder.generation).zip(counts).collect(),
+        let is_its = |holder: &Holder| Some(holder.instance.generation) == *serving;
+        let its = holders.iter().zip(&processes).filter(|(holder, _)| is_its(holder));
+        let its: Vec<i32> = its.flat_map(|(_, processes)| processes).copied().collect();
+        let mut of_generations: HashMap<Generation, Count> = HashMap::new();
+        for (holder, count) in holders.iter().zip(counts) {
+            of_generations.entry(holder.instance.generation).or_default().join(count);
         }
+        Self { usage: Usage::of(&its), serving: *serving, counts: of_generations }
     }
 
     /// Of one generation.

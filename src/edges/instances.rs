@@ -3,6 +3,7 @@
 //! Decides nothing: what follows from all of it is told as events.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{error, warn};
@@ -11,6 +12,7 @@ use super::capture::Watch;
 use super::cgroup::ControlGroup;
 use super::child::Start;
 use super::connections::{Holder, MARKER, marker};
+use super::generations::Settings;
 use super::kernel::allocator::give_back;
 use super::kernel::code;
 use super::kernel::keeper::Keeper;
@@ -22,11 +24,11 @@ use super::ready_sockets::ReadySockets;
 use super::release::Release;
 use super::task::Task;
 use super::watchdog::Watchdog;
-use super::{Edges, WRONG_USE, failed, only_instance, processes, reaper, tree};
+use super::{Edges, WRONG_USE, failed, processes, reaper, tree};
 use crate::config::Capture;
-use crate::supervisor::{Event, Exit, Generation, Instance, Place, QueueMode};
+use crate::supervisor::{Event, Exit, Generation, Instance, Place};
 
-/// The instance of a generation, and the tasks that are about it.
+/// An instance, and the tasks that are about it.
 #[derive(Debug)]
 pub(super) struct Child {
     pub(super) pid: i32,
@@ -38,11 +40,8 @@ pub(super) struct Child {
     /// It has accepted a connection of its probe.
     pub(super) accepted: bool,
     pub(super) probe: Option<Task>,
-    pub(super) quiesce: Option<Task>,
     pub(super) notify: Option<Task>,
     pub(super) capture: Option<Watch>,
-    /// Asked while it serves.
-    pub(super) live: Option<Task>,
     /// Armed while it serves.
     pub(super) watchdog: Option<Watchdog>,
     /// The time that it has asked for instead of the one of the settings.
@@ -55,114 +54,129 @@ pub(super) struct Child {
     pub(super) said_too_early: Option<i32>,
     /// Why what it binds by itself cannot be taken over.
     pub(super) trouble: Option<String>,
-    /// What it was started from.
-    pub(super) release: Release,
     /// Where all its processes are; None where there are no groups.
     pub(super) control_group: Option<ControlGroup>,
 }
 
 impl Child {
-    fn holder(&self, generation: Generation) -> Holder {
-        Holder { generation, root: self.pid, control_group: self.control_group.clone() }
+    fn holder(&self, instance: Instance) -> Holder {
+        Holder { instance, root: self.pid, control_group: self.control_group.clone() }
     }
 }
 
 impl Edges {
-    pub(super) fn spawn(&mut self, generation: Generation, command: &[OsString], place: Place) -> Event {
-        let fail = |why: String, code| Event::SpawnFailed { generation, why, code };
+    pub(super) fn spawn(&mut self, instance: Instance, command: &[OsString], place: Place) -> Event {
+        match self.start(instance, command, place) {
+            Ok(pid) => Event::Spawned { instance, pid },
+            Err((why, code)) => Event::SpawnFailed { instance, why, code },
+        }
+    }
+
+    /// Its process id, or why there is none and what a shell would exit with.
+    fn start(&mut self, instance: Instance, command: &[OsString], place: Place) -> Result<i32, (String, Option<i32>)> {
+        let generation = instance.generation;
         let admin = self.admin.address().path().to_owned();
-        let mut release = match Release::take(generation, &self.config.process, command) {
-            Ok(release) => release,
-            Err(error) => return fail(error.to_string(), Some(WRONG_USE)),
+        let settings = self.settings_of(generation);
+        let Settings { config, identity, notify, .. } = &*settings;
+        let sockets = ReadySockets::bind(notify, instance)
+            .map_err(|error| (format!("cannot make {}: {error}", notify.path(instance).display()), None))?;
+        let before = self.known.get(&generation).and_then(|known| known.release.clone());
+        let mut fresh = match before {
+            Some(_) => None,
+            None => Some(
+                Release::take(generation, &config.process, command)
+                    .map_err(|error| (error.to_string(), Some(WRONG_USE)))?,
+            ),
         };
-        let sockets = match ReadySockets::bind(&self.notify, generation) {
-            Ok(sockets) => sockets,
-            Err(error) => {
-                return fail(format!("cannot make {}: {error}", self.notify.path(generation).display()), None);
-            }
-        };
-        let lent = match self.listeners.lend(only_instance(generation), place, QueueMode::Shared) {
-            Ok(lent) => lent,
-            Err(error) => return fail(error.to_string(), None),
-        };
-        let captures = self.config.capture != Capture::Nothing;
+        let lent =
+            self.listeners.lend(instance, place, config.policy.queue).map_err(|error| (error.to_string(), None))?;
+        let captures = config.capture != Capture::Nothing;
         // Before the instance, so that it is there when that begins to make calls.
-        let keeper = match captures.then(Keeper::start).transpose() {
-            Ok(keeper) => keeper,
-            Err(error) => return fail(format!("cannot start what answers for zdr when it is gone: {error}"), None),
-        };
-        let control_group = self.control_groups.make(generation);
-        let user = self.identity.as_ref().and_then(|identity| identity.ids.as_ref()).map(|ids| ids.uid);
-        let outlet = self.relays.start(generation, user);
+        let keeper = captures
+            .then(Keeper::start)
+            .transpose()
+            .map_err(|error| (format!("cannot start what answers for zdr when it is gone: {error}"), None))?;
+        let control_group = self.control_groups.make(instance);
+        let user = identity.as_ref().and_then(|identity| identity.ids.as_ref()).map(|ids| ids.uid);
+        let outlet = self.relays.start(instance, user, config.tail);
         let start = Start {
-            instance: Instance { generation, number: 1 },
-            process: &self.config.process,
-            identity: self.identity.as_ref(),
+            instance,
+            process: &config.process,
+            identity: identity.as_ref(),
             control_group: control_group.as_ref().map(ControlGroup::directory),
             outlets: outlet.as_ref().map_or([None; 2], Outlet::ends),
             said_on: Some(sockets.paths()),
-            watchdog: self.config.watchdog,
+            watchdog: config.watchdog,
             admin: &admin,
             lent,
             capture: keeper.as_ref(),
         };
-        let started = start.first(&mut release);
+        let started = match (&before, &mut fresh) {
+            (Some(release), _) => start.again(release),
+            (None, Some(release)) => start.first(release),
+            (None, None) => unreachable!("one that was not there before is fresh"),
+        };
         failed("watch the names of Unix sockets", self.names.add(self.listeners.files()));
-        match started {
-            Ok(spawned) => {
-                let listen = Task::start(sockets.listen(generation, self.owner.clone()));
-                self.keepers.extend(keeper.as_ref().map(Keeper::pid));
-                let watch = spawned.notify.zip(keeper);
-                let watch =
-                    watch.map(|(notify, keeper)| Watch::start(keeper.keep(notify), generation, self.owner.clone()));
-                let capture = watch.transpose().unwrap_or_else(|error| {
-                    error!(%generation, %error, "cannot watch its system calls");
-                    None
-                });
-                let child = Child {
-                    pid: spawned.pid,
-                    pidfd: spawned.pidfd,
-                    started: processes::started(spawned.pid).unwrap_or(u64::MAX),
-                    alive: true,
-                    accepted: false,
-                    probe: None,
-                    quiesce: None,
-                    notify: Some(listen),
-                    release,
-                    control_group,
-                    capture,
-                    live: None,
-                    watchdog: None,
-                    watchdog_time: None,
-                    status_text: None,
-                    unready: false,
-                    said_too_early: None,
-                    trouble: None,
-                };
-                self.children.insert(generation, child);
-                Event::Spawned { generation, pid: spawned.pid }
-            }
+        let spawned = match started {
+            Ok(spawned) => spawned,
             Err(error) => {
                 self.control_groups.leave(control_group);
-                fail(error.to_string(), error.code())
+                return Err((error.to_string(), error.code()));
             }
+        };
+        if let (Some(known), Some(release)) = (self.known.get_mut(&generation), fresh) {
+            known.release = Some(Arc::new(release));
         }
+        let listen = Task::start(sockets.listen(instance, self.owner.clone()));
+        self.keepers.extend(keeper.as_ref().map(Keeper::pid));
+        let watch = spawned.notify.zip(keeper);
+        let watch = watch.map(|(notify, keeper)| Watch::start(keeper.keep(notify), instance, self.owner.clone()));
+        let capture = watch.transpose().unwrap_or_else(|error| {
+            error!(%instance, %error, "cannot watch its system calls");
+            None
+        });
+        let child = Child {
+            pid: spawned.pid,
+            pidfd: spawned.pidfd,
+            started: processes::started(spawned.pid).unwrap_or(u64::MAX),
+            alive: true,
+            accepted: false,
+            probe: None,
+            notify: Some(listen),
+            control_group,
+            capture,
+            watchdog: None,
+            watchdog_time: None,
+            status_text: None,
+            unready: false,
+            said_too_early: None,
+            trouble: None,
+        };
+        self.children.insert(instance, child);
+        Ok(spawned.pid)
     }
 
-    pub(super) fn probe(&mut self, generation: Generation) {
-        let Some(child) = self.children.get_mut(&generation) else { return };
-        let (readiness, owner) = (self.config.readiness.clone(), self.owner.clone());
-        let probe = Probe { generation, readiness, captures: self.config.capture != Capture::Nothing, owner };
+    pub(super) fn probe(&mut self, instance: Instance) {
+        let settings = self.settings_of(instance.generation);
+        let Some(child) = self.children.get_mut(&instance) else { return };
+        let (readiness, owner) = (settings.config.readiness.clone(), self.owner.clone());
+        let probe = Probe { instance, readiness, captures: settings.config.capture != Capture::Nothing, owner };
         child.probe = Some(Task::start(probe.run()));
     }
 
-    /// Starts a task that looks at the slot of a generation.
+    /// The instances of a generation.
+    pub(super) fn of(&self, generation: Generation) -> impl Iterator<Item = (Instance, &Child)> {
+        let its = self.children.iter().filter(move |(instance, _)| instance.generation == generation);
+        its.map(|(instance, child)| (*instance, child))
+    }
+
+    /// Starts a task that looks at the slots of a generation.
     pub(super) fn watch<F: Future<Output = ()> + Send + 'static>(
         &mut self,
         generation: Generation,
         task: impl FnOnce(Quiesce) -> F,
     ) {
-        let known = self.known();
+        let known = self.known_processes();
         let sockets = match self.listeners.watch(generation) {
             Ok(sockets) => sockets,
             Err(error) => {
@@ -170,41 +184,73 @@ impl Edges {
                 Vec::new()
             }
         };
-        let Some(child) = self.children.get_mut(&generation) else { return };
-        let idle = self.config.drain.idle;
-        let holder = child.holder(generation);
-        let quiesce = Quiesce { holder, known, sockets, idle, owner: self.owner.clone() };
-        child.quiesce = Some(Task::start(task(quiesce)));
+        let holders = self.of(generation).map(|(instance, child)| child.holder(instance)).collect();
+        let idle = self.settings_of(generation).config.drain.idle;
+        let quiesce = Quiesce { generation, holders, known, sockets, idle, owner: self.owner.clone() };
+        let task = Task::start(task(quiesce));
+        self.looks.insert(generation, task);
+    }
+
+    pub(super) fn signal(&self, generation: Generation) {
+        let signal = self.settings_of(generation).config.drain.signal;
+        for (_, child) in self.of(generation).filter(|(_, child)| child.alive) {
+            failed("send the drain signal", child.pidfd.signal(signal));
+        }
     }
 
     pub(super) fn kill(&mut self, generation: Generation) {
         self.end_errands(generation);
-        if let Some(child) = self.children.get_mut(&generation) {
-            (child.probe, child.quiesce) = (None, None);
-        }
-        if let Some(child) = self.children.get(&generation) {
-            child.control_group.iter().for_each(ControlGroup::kill);
-            tree::kill(|| self.tree(generation, child));
+        self.looks.remove(&generation);
+        let its: Vec<Instance> = self.of(generation).map(|(instance, _)| instance).collect();
+        for instance in its {
+            self.kill_one(instance);
         }
     }
 
+    fn kill_one(&mut self, instance: Instance) {
+        if let Some(child) = self.children.get_mut(&instance) {
+            child.probe = None;
+        }
+        if let Some(child) = self.children.get(&instance) {
+            child.control_group.iter().for_each(ControlGroup::kill);
+            tree::kill(|| self.tree(instance, child));
+        }
+    }
+
+    /// What is left of one whose generation lives on.
+    pub(super) fn bury(&mut self, instance: Instance) {
+        self.end_errands_of(instance);
+        self.kill_one(instance);
+        self.forget(instance);
+        self.listeners.leave(instance);
+    }
+
+    fn forget(&mut self, instance: Instance) {
+        let child = self.children.remove(&instance);
+        // Its end is nobody's news any more, but it is to be reaped.
+        self.buried.extend(child.as_ref().filter(|child| child.alive).map(|child| child.pid));
+        self.control_groups.leave(child.and_then(|child| child.control_group));
+        self.relays.forget(instance);
+    }
+
     /// Processes that are nobody's orphans.
-    pub(super) fn known(&self) -> Vec<i32> {
+    pub(super) fn known_processes(&self) -> Vec<i32> {
         let mut known: Vec<i32> = self.roots().into_iter().map(|(_, root)| root).collect();
         known.extend(self.errands.keys());
         known.extend(&self.keepers);
+        known.extend(&self.buried);
         known.extend(self.relays.processes());
         known
     }
 
-    pub(super) fn tree(&self, generation: Generation, child: &Child) -> Vec<i32> {
-        let mut known = self.known();
+    pub(super) fn tree(&self, instance: Instance, child: &Child) -> Vec<i32> {
+        let mut known = self.known_processes();
         known.extend(self.orphans_of_others(&known));
         let mut tree = if child.alive { processes::tree(child.pid) } else { Vec::new() };
-        tree.extend(processes::orphans(&known, &marker(generation)));
+        tree.extend(processes::orphans(&known, &marker(instance)));
         // One that has emptied its environment is ended with the only generation that can have started it.
         let may_be_others = |started: u64| {
-            let mut others = self.children.iter().filter(|(other, child)| child.alive && **other != generation);
+            let mut others = self.children.iter().filter(|(other, child)| child.alive && **other != instance);
             others.any(|(_, other)| other.started <= started)
         };
         let unmarked = processes::unmarked_orphans(&known, MARKER);
@@ -215,9 +261,9 @@ impl Edges {
     }
 
     pub(super) fn release(&mut self, generation: Generation) {
-        let child = self.children.remove(&generation);
-        self.control_groups.leave(child.and_then(|child| child.control_group));
-        self.relays.forget(generation);
+        self.looks.remove(&generation);
+        let its: Vec<Instance> = self.of(generation).map(|(instance, _)| instance).collect();
+        its.into_iter().for_each(|instance| self.forget(instance));
         let dropped = self.listeners.release(generation);
         if dropped > 0 {
             warn!(%generation, dropped, "connections that nobody was left to answer were closed");
@@ -226,18 +272,15 @@ impl Edges {
         code::let_go();
     }
 
-    /// The generations that live.
+    /// The instances that live.
     pub(super) fn holders(&self) -> Vec<Holder> {
         let living = self.children.iter().filter(|(_, child)| child.alive);
-        living.map(|(generation, child)| child.holder(*generation)).collect()
+        living.map(|(instance, child)| child.holder(*instance)).collect()
     }
 
-    pub(super) fn roots(&self) -> Vec<(Generation, i32)> {
-        self.children
-            .iter()
-            .filter(|(_, child)| child.alive)
-            .map(|(generation, child)| (*generation, child.pid))
-            .collect()
+    pub(super) fn roots(&self) -> Vec<(Instance, i32)> {
+        let living = self.children.iter().filter(|(_, child)| child.alive);
+        living.map(|(instance, child)| (*instance, child.pid)).collect()
     }
 
     pub(super) fn reap(&mut self) {
@@ -248,19 +291,22 @@ impl Edges {
             if self.keepers.remove(&pid) || self.relays.ended(pid, exit) {
                 continue;
             }
+            if self.buried.remove(&pid) {
+                continue;
+            }
             if let Some(errand) = self.errands.remove(&pid) {
                 self.errand_over(errand, exit);
-            } else if let Some((generation, child)) = self.children.iter_mut().find(|(_, child)| child.pid == pid) {
+            } else if let Some((instance, child)) = self.children.iter_mut().find(|(_, child)| child.pid == pid) {
+                let instance = *instance;
                 child.alive = false;
                 // One that drains is not asked why it ended.
-                let drains = child.quiesce.is_some();
-                (child.probe, child.quiesce, child.notify) = (None, None, None);
-                (child.live, child.watchdog) = (None, None);
-                let (generation, accepted) = (*generation, child.accepted);
-                let answer = self.hint_at_exit(generation, exit).filter(|_| !accepted);
-                self.inbox.extend(answer.map(|answer| Event::NotReady { generation, answer }));
-                self.inbox.extend(if drains { None } else { self.wrote(generation) });
-                self.inbox.push_back(Event::Exited { generation, exit });
+                let drains = self.looks.contains_key(&instance.generation);
+                (child.probe, child.notify, child.watchdog) = (None, None, None);
+                let accepted = child.accepted;
+                let answer = self.hint_at_exit(instance, exit).filter(|_| !accepted);
+                self.inbox.extend(answer.map(|answer| Event::NotReady { instance, answer }));
+                self.inbox.extend(if drains { None } else { self.wrote(instance) });
+                self.inbox.push_back(Event::Exited { instance, exit });
             }
         }
     }
@@ -269,21 +315,22 @@ impl Edges {
     pub(super) fn what_the_late_wrote(&self) -> Vec<Event> {
         let is_late = |child: &Child| child.probe.as_ref().is_some_and(Task::is_running);
         let late = self.children.iter().filter(|(_, child)| is_late(child));
-        late.filter_map(|(generation, _)| self.wrote(*generation)).collect()
+        late.filter_map(|(instance, _)| self.wrote(*instance)).collect()
     }
 
-    fn wrote(&self, generation: Generation) -> Option<Event> {
-        self.relays.last_lines(generation).map(|lines| Event::Wrote { generation, lines })
+    fn wrote(&self, instance: Instance) -> Option<Event> {
+        self.relays.last_lines(instance).map(|lines| Event::Wrote { instance, lines })
     }
 
     /// A command that fails before it has accepted anything may have bound the address itself, which zdr has. One like it has
     /// never been ready then, so a bad release of a server that takes its sockets is not suspected.
-    fn hint_at_exit(&self, generation: Generation, exit: Exit) -> Option<String> {
+    fn hint_at_exit(&self, instance: Instance, exit: Exit) -> Option<String> {
         // What a shell exits with when it does not find or may not execute something says enough.
         let failed = matches!(exit, Exit::Code(code) if ![0, 126, 127].contains(&code));
-        if self.served || !failed || self.config.capture != Capture::Nothing {
+        let captures = self.settings_of(instance.generation).config.capture != Capture::Nothing;
+        if self.served || !failed || captures {
             return None;
         }
-        self.listeners.watch(generation).ok()?.first().map(|at| hints::at_exit(&at.listener))
+        self.listeners.watch(instance.generation).ok()?.first().map(|at| hints::at_exit(&at.listener))
     }
 }

@@ -20,18 +20,16 @@ use tokio::time::sleep;
 use tracing::{error, warn};
 
 use super::kernel::relay::{self, Notes};
-use crate::supervisor::{Exit, Generation};
+use crate::supervisor::{Exit, Instance};
 
 /// How long zdr waits for what an instance wrote just before it ended, in steps.
 const STEP: Duration = Duration::from_micros(100);
 const STEPS: u32 = 100;
 
 /// The relays of all instances.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Relays {
-    /// How many lines are told of an instance; for none, there are no relays.
-    lines: usize,
-    relays: HashMap<Generation, Relay>,
+    relays: HashMap<Instance, Relay>,
 }
 
 #[derive(Debug)]
@@ -40,6 +38,8 @@ struct Relay {
     /// Where it reads. As long as this is held, nobody who writes is told that nobody reads.
     source: OwnedFd,
     notes: Notes,
+    /// How many of its last lines are told.
+    lines: usize,
     /// Nobody asks for its lines any more.
     is_forgotten: bool,
 }
@@ -70,23 +70,19 @@ impl Outlet {
 }
 
 impl Relays {
-    pub(super) fn new(lines: usize) -> Self {
-        Self { lines, relays: HashMap::new() }
-    }
-
     /// Starts the relay of an instance that is to be started, which may belong to another user. An instance whose last lines
     /// cannot be had gets what we have.
-    pub(super) fn start(&mut self, generation: Generation, user: Option<u32>) -> Option<Outlet> {
-        if self.lines == 0 {
+    pub(super) fn start(&mut self, instance: Instance, user: Option<u32>, lines: usize) -> Option<Outlet> {
+        if lines == 0 {
             return None;
         }
-        match begin(user) {
+        match begin(user, lines) {
             Ok((outlet, relay)) => {
-                self.relays.insert(generation, relay);
+                self.relays.insert(instance, relay);
                 Some(outlet)
             }
             Err(error) => {
-                warn!(%generation, %error, "cannot note what it writes; if it fails, its last lines will not be told");
+                warn!(%instance, %error, "cannot note what it writes; if it fails, its last lines will not be told");
                 None
             }
         }
@@ -103,12 +99,12 @@ impl Relays {
     /// True where this was a relay. One that was killed is followed by another.
     pub(super) fn ended(&mut self, pid: i32, exit: Exit) -> bool {
         let mut relays = self.relays.iter_mut();
-        let Some((generation, relay)) = relays.find(|(_, relay)| relay.process == Process::Running(pid)) else {
+        let Some((instance, relay)) = relays.find(|(_, relay)| relay.process == Process::Running(pid)) else {
             return false;
         };
         relay.process = Process::Over;
         if exit != Exit::Code(0) {
-            warn!(%generation, "what passed on its output {exit}; another takes over");
+            warn!(%instance, "what passed on its output {exit}; another takes over");
             relay.process = Process::Killed;
         }
         self.tidy();
@@ -116,8 +112,8 @@ impl Relays {
     }
 
     /// Nobody will ask for the lines of this generation any more.
-    pub(super) fn forget(&mut self, generation: Generation) {
-        if let Some(relay) = self.relays.get_mut(&generation) {
+    pub(super) fn forget(&mut self, instance: Instance) {
+        if let Some(relay) = self.relays.get_mut(&instance) {
             relay.is_forgotten = true;
         }
         self.tidy();
@@ -126,18 +122,18 @@ impl Relays {
     /// Replaces those that were killed; where that cannot be done, it is tried again at the next occasion.
     pub(super) fn tidy(&mut self) {
         self.relays.retain(|_, relay| !relay.is_forgotten || relay.process != Process::Over);
-        for (generation, relay) in self.relays.iter_mut().filter(|(_, relay)| relay.process == Process::Killed) {
+        for (instance, relay) in self.relays.iter_mut().filter(|(_, relay)| relay.process == Process::Killed) {
             match relay::start(relay.source.as_fd(), io::stderr().as_fd(), &relay.notes) {
                 Ok(pid) => relay.process = Process::Running(pid),
-                Err(error) => error!(%generation, %error, "cannot pass on its output"),
+                Err(error) => error!(%instance, %error, "cannot pass on its output"),
             }
         }
     }
 
     /// The last lines that an instance wrote. What it wrote just now may still be on its way: that is waited for, but only for a
     /// moment, because whoever takes it may be slow.
-    pub(super) fn last_lines(&self, generation: Generation) -> Option<Vec<String>> {
-        let relay = self.relays.get(&generation)?;
+    pub(super) fn last_lines(&self, instance: Instance) -> Option<Vec<String>> {
+        let relay = self.relays.get(&instance)?;
         for _ in 0..STEPS {
             if relay.has_passed_on_everything() {
                 break;
@@ -145,7 +141,7 @@ impl Relays {
             std::thread::park_timeout(STEP);
         }
         let tail = relay.notes.tail();
-        Some(lines::last(&tail.bytes, tail.is_cut, self.lines))
+        Some(lines::last(&tail.bytes, tail.is_cut, relay.lines))
     }
 
     /// Waits until everything that was written is passed on.
@@ -166,7 +162,7 @@ impl Relay {
     }
 }
 
-fn begin(user: Option<u32>) -> io::Result<(Outlet, Relay)> {
+fn begin(user: Option<u32>, lines: usize) -> io::Result<(Outlet, Relay)> {
     let stderr = io::stderr();
     let (source, end) = if stderr.is_terminal() { terminal(&stderr)? } else { pipe2(OFlag::O_CLOEXEC)? };
     if user.is_some() {
@@ -176,7 +172,7 @@ fn begin(user: Option<u32>) -> io::Result<(Outlet, Relay)> {
     let outlet = Outlet { end, for_both: is_one_place()? };
     let notes = Notes::new()?;
     let process = Process::Running(relay::start(source.as_fd(), stderr.as_fd(), &notes)?);
-    Ok((outlet, Relay { process, source, notes, is_forgotten: false }))
+    Ok((outlet, Relay { process, source, notes, lines, is_forgotten: false }))
 }
 
 /// A terminal for the instance that looks like ours and changes nothing of what is written: ours does that.

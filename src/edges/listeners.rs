@@ -44,7 +44,7 @@ use crate::address::Listener;
 use crate::supervisor::{Generation, Instance};
 
 /// How many probes are remembered: more than can wait in a queue while one generation starts.
-const PROBES: usize = 64;
+const PROBES: usize = 1024;
 
 /// Every listener with its slots.
 #[derive(Debug, Default)]
@@ -105,6 +105,8 @@ pub struct Reach {
     pub listeners: Vec<(usize, Listener)>,
     /// Those that the serving generation has and this one has not: a server that binds by itself may not be there yet.
     pub missing: Vec<Listener>,
+    /// Other instances of its generation take connections from the same queues by now.
+    pub others: bool,
     /// Why what it binds by itself could not be taken over; known to whoever answers its system calls.
     pub trouble: Option<String>,
 }
@@ -160,12 +162,14 @@ impl Listeners {
 
     /// A connection to this listener that reaches the slot of this instance, and nobody else's does.
     pub fn aim(&mut self, instance: Instance, number: usize) -> io::Result<Aimed> {
-        self.mend().map_err(|error| io::Error::other(error.to_string()))?;
-        let lane = self.lanes.iter().find(|lane| lane.number == number);
-        let lane = lane.ok_or_else(|| io::Error::other("the listener is gone"))?;
+        let position = self.lanes.iter().position(|lane| lane.number == number);
+        let position = position.ok_or_else(|| io::Error::other("the listener is gone"))?;
+        self.mend_one(position).map_err(|error| io::Error::other(error.to_string()))?;
+        let lane = &self.lanes[position];
         let slot = self.slot_in(lane, instance).ok_or_else(|| io::Error::other("it has no slot"))?;
-        let (aimed, client) = lane.aim(slot)?;
-        let shared = aimed.shared || self.is_in_use(lane, instance);
+        let others = self.is_in_use(lane, instance);
+        let (aimed, client) = self.lanes[position].aim(instance, slot)?;
+        let shared = aimed.shared || others;
         self.probes.truncate(PROBES - 1);
         self.probes.extend(client);
         self.probes.rotate_right(usize::from(client.is_some()));
@@ -183,8 +187,8 @@ impl Listeners {
     }
 
     /// The probe has its connection: whoever gets its source port next is a client like any other.
-    pub fn unaim(&mut self) {
-        self.lanes.iter().for_each(Lane::unaim);
+    pub fn unaim(&mut self, instance: Instance) {
+        self.lanes.iter_mut().for_each(|lane| lane.unaim(|by| by == instance));
     }
 
     /// Copies of the sockets of a generation, to look at their queues from elsewhere.
@@ -211,6 +215,7 @@ impl Listeners {
         Reach {
             listeners: its.map(|(lane, listener)| (lane.number, listener.clone())).collect(),
             missing: others.filter(serves).map(|lane| lane.listener.clone()).collect(),
+            others: false,
             trouble: None,
         }
     }
@@ -238,12 +243,14 @@ impl Listeners {
 
     /// Puts right what servers have done to sockets and names that are not their own.
     pub fn mend(&mut self) -> Result<(), ListenError> {
-        for position in 0..self.lanes.len() {
-            let ours = self.inodes_on(self.lanes[position].port());
-            let lane = &mut self.lanes[position];
-            if lane.mend(&ours)? {
-                warn!(address = %lane.listener.address, "another program has taken the path; new clients reach that one");
-            }
+        (0..self.lanes.len()).try_for_each(|position| self.mend_one(position))
+    }
+
+    fn mend_one(&mut self, position: usize) -> Result<(), ListenError> {
+        let ours = self.inodes_on(self.lanes[position].port());
+        let lane = &mut self.lanes[position];
+        if lane.mend(&ours)? {
+            warn!(address = %lane.listener.address, "another program has taken the path; new clients reach that one");
         }
         Ok(())
     }

@@ -2,32 +2,53 @@
 //!
 //! Tells when it is stuck and when it is not any more; what follows from that is decided elsewhere.
 
-use tokio::time::{Instant, sleep_until};
+use std::sync::Arc;
 
-use super::Edges;
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
+
 use super::errands::Purpose;
 use super::notice::{Owner, tell};
 use super::probe::Inquiry;
 use super::task::Task;
 use super::watchdog::Watchdog;
+use super::{Edges, memory};
 use crate::config::Live;
 use crate::supervisor::{Event, Generation, Sign};
 
 impl Edges {
-    /// New connections go to this generation: it is watched from now on, and no other one is.
-    pub(super) fn watch_over(&mut self, generation: Generation) {
-        self.watch_over_nobody();
+    /// New connections go to these instances of this generation: they are watched from now on, and no other one is.
+    pub(super) fn watch_over(&mut self, generation: Generation, instances: &[u32]) {
+        let settings = self.settings_of(generation);
+        if self.front != Some(generation) || self.live.is_none() && self.memory.is_none() {
+            let live = settings.config.live.clone();
+            self.live = live.map(|live| Task::start(ask_again_and_again(live, generation, self.owner.clone())));
+            let limit = settings.config.max_memory;
+            self.memory = limit.map(|limit| Task::start(memory::watch(generation, limit, self.owner.clone())));
+        }
+        if self.front != Some(generation) {
+            self.admin.ask(settings.config.checks.clone());
+        }
         self.front = Some(generation);
-        let Some(child) = self.children.get_mut(&generation) else { return };
-        let live = self.config.live.clone();
-        child.live = live.map(|live| Task::start(ask_again_and_again(live, generation, self.owner.clone())));
-        let time = self.config.watchdog.map(|time| child.watchdog_time.unwrap_or(time));
-        child.watchdog = time.map(|time| Watchdog::arm(generation, time, self.owner.clone()));
+        self.readings.served = Arc::clone(&settings);
+        if let Err(error) = self.watch_files() {
+            warn!("{error}; changes are not noticed");
+        }
+        for (instance, child) in &mut self.children {
+            let serves = instance.generation == generation && instances.contains(&instance.number);
+            if !serves {
+                child.watchdog = None;
+            } else if child.watchdog.is_none() {
+                let time = settings.config.watchdog.map(|time| child.watchdog_time.unwrap_or(time));
+                child.watchdog = time.map(|time| Watchdog::arm(*instance, time, self.owner.clone()));
+            }
+        }
     }
 
     pub(super) fn watch_over_nobody(&mut self) {
+        (self.live, self.memory) = (None, None);
         for child in self.children.values_mut() {
-            (child.live, child.watchdog) = (None, None);
+            child.watchdog = None;
         }
     }
 }

@@ -29,23 +29,38 @@ use crate::supervisor::{Cause, Generation, News, Outcome, Verdict, Why};
 
 /// How a reload can end: every one of these is there from the start, because a counter that appears with its first event
 /// hides that event from `rate`.
-const OUTCOMES: [(Outcome, Cause); 8] = [
+const OUTCOMES: [(Outcome, Cause); 10] = [
     (Outcome::Done, Cause::Ready),
     (Outcome::Kept, Cause::NotStarted),
     (Outcome::Kept, Cause::Exited),
     (Outcome::Kept, Cause::TimedOut),
     (Outcome::Kept, Cause::Crashed),
+    (Outcome::Kept, Cause::Refused),
+    (Outcome::Kept, Cause::Hook),
     (Outcome::Failed, Cause::NotStarted),
     (Outcome::Failed, Cause::Exited),
     (Outcome::Failed, Cause::TimedOut),
 ];
 
 /// How a start can fail.
-const FAILURES: [Cause; 3] = [Cause::NotStarted, Cause::Exited, Cause::TimedOut];
+const FAILURES: [Cause; 5] = [Cause::NotStarted, Cause::Exited, Cause::TimedOut, Cause::Hook, Cause::Superseded];
 
 /// What generations are started for.
-const STARTS: [Why; 8] =
-    [Why::Boot, Why::Reload, Why::Restart, Why::Crash, Why::Retry, Why::Stuck, Why::Leaving, Why::Finish];
+const STARTS: [Why; 13] = [
+    Why::Boot,
+    Why::Reload,
+    Why::Restart,
+    Why::Crash,
+    Why::Retry,
+    Why::Stuck,
+    Why::Leaving,
+    Why::Finish,
+    Why::Change,
+    Why::Rollback,
+    Why::Scale,
+    Why::Memory,
+    Why::Lifetime,
+];
 
 /// In seconds: servers are ready after milliseconds, or after a minute of warming up.
 const START_BUCKETS: [f64; 13] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
@@ -101,7 +116,7 @@ impl Metrics {
         match news {
             News::Spawned { generation, why, .. } => {
                 counted.starts.get_or_create_owned(&reason(*why)).inc();
-                if matches!(why, Why::Reload | Why::Restart) {
+                if matches!(why, Why::Reload | Why::Restart | Why::Change) {
                     self.asked.insert(*generation);
                 }
                 if *why == Why::Finish {
@@ -122,12 +137,14 @@ impl Metrics {
                 counted.attempted(at, false);
             }
             // Only what somebody asked for has a verdict; good ones were counted when the generation served.
-            News::Verdict(Verdict { outcome, cause, .. }) if FAILURES.contains(cause) => {
+            News::Verdict(Verdict { outcome, cause, .. })
+                if FAILURES.contains(cause) || (*outcome, *cause) == (Outcome::Kept, Cause::Refused) =>
+            {
                 counted.reloaded(*outcome, *cause);
             }
             News::Returned { .. } => {
                 counted.attempted(at, false);
-                if self.dead_was_asked {
+                if std::mem::take(&mut self.dead_was_asked) {
                     counted.reloaded(Outcome::Kept, Cause::Crashed);
                 }
             }

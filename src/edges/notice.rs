@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -11,7 +12,7 @@ use super::errands::Purpose;
 use super::listeners::{Aimed, Front, Queue, Reach, Watched};
 use super::probe::Alive;
 use super::words::Words;
-use crate::supervisor::{Event, Exit, Generation, SeatName, Status, Ticket, Until, Verdict};
+use crate::supervisor::{Event, Exit, Generation, Instance, Scale, SeatName, Status, Ticket, Until, Verdict};
 
 /// From a task to the owner of everything.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub enum Notice {
     /// An instance said something on its notify socket.
     Said {
         /// Whose socket.
-        generation: Generation,
+        instance: Instance,
         /// Who sent it.
         pid: i32,
         /// What it said.
@@ -30,7 +31,7 @@ pub enum Notice {
     /// A probe wants a socket that reaches this generation.
     Aim {
         /// Which.
-        generation: Generation,
+        instance: Instance,
         /// The position of the listener.
         listener: usize,
         /// Where the socket goes.
@@ -39,37 +40,47 @@ pub enum Notice {
     /// A probe wants to know how this generation can be reached by now.
     Reach {
         /// Which.
-        generation: Generation,
+        instance: Instance,
         /// Where that goes.
         reply: oneshot::Sender<Reach>,
     },
     /// System calls of this generation wait for an answer.
     Calls {
         /// Which.
-        generation: Generation,
+        instance: Instance,
         /// Dropped when all of them were answered.
         done: oneshot::Sender<()>,
     },
     /// A generation has accepted a connection of a probe.
     Accepted {
         /// Which.
-        generation: Generation,
+        instance: Instance,
     },
     /// A probe wants to look at the sockets of this generation.
     Watch {
         /// Which.
-        generation: Generation,
+        instance: Instance,
         /// Where copies of them go.
         reply: oneshot::Sender<Vec<Watched>>,
     },
     /// A server has shut a socket of ours down.
     Mend,
     /// The probe is over; the next one aims anew.
-    Unaim,
+    Unaim {
+        /// Of this instance.
+        instance: Instance,
+    },
     /// A probe wants to know whose processes are whose.
     Roots {
         /// Where the main processes go.
-        reply: oneshot::Sender<Vec<(Generation, i32)>>,
+        reply: oneshot::Sender<Vec<(Instance, i32)>>,
+    },
+    /// Somebody wants to know what belongs to the instances of this generation.
+    Holders {
+        /// Which.
+        generation: Generation,
+        /// Where they go, with the processes that are nobody's orphans.
+        reply: oneshot::Sender<(Vec<Holder>, Vec<i32>)>,
     },
     /// Somebody wants to ask the first stream listener as any client does.
     Front {
@@ -125,6 +136,14 @@ pub enum Order {
         /// When the verdict is due.
         until: Until,
     },
+    /// Back to the generation before.
+    Rollback,
+    /// Another number of instances.
+    Scale(Scale),
+    /// Hold new connections, for so long at most.
+    Pause(Duration),
+    /// Hold them no longer.
+    Resume,
     /// Stop and start.
     Restart,
     /// Drain and end.
@@ -140,6 +159,10 @@ impl Order {
                 command: command.map(|words| words.into_iter().map(Into::into).collect()),
                 until,
             },
+            Self::Rollback => Event::Rollback { ticket },
+            Self::Scale(scale) => Event::Scale { ticket, scale },
+            Self::Pause(time) => Event::Pause { ticket, time },
+            Self::Resume => Event::Resume { ticket },
             Self::Restart => Event::Restart { ticket },
             Self::Stop => Event::Stop { ticket },
         }

@@ -1,4 +1,4 @@
-//! The socket on which an instance says how it is (sd_notify(3)); every generation has its own.
+//! The socket on which an instance says how it is (sd_notify(3)); every instance has its own.
 //!
 //! The kernel adds the sender's process id (SCM_CREDENTIALS, unix(7)), so that a message from a process that does not
 //! belong to the generation counts for nothing.
@@ -16,7 +16,7 @@ use tokio::net::UnixDatagram;
 
 use super::words::Words;
 use crate::runtime_directory::{beside, notify_folders, notify_name};
-use crate::supervisor::Generation;
+use crate::supervisor::Instance;
 
 /// The longest message that is read; systemd has the same limit.
 const LONGEST: usize = 4096;
@@ -40,7 +40,7 @@ pub struct Said {
 /// Where the notify sockets of a zdr are.
 #[derive(Debug)]
 pub struct NotifyPlace {
-    /// The paths begin with it and end with a dot and the generation.
+    /// The paths begin with it and end with a dot and the instance.
     start: PathBuf,
     /// The user and the group who may send to them, where it is not zdr's own.
     sender: Option<(u32, u32)>,
@@ -71,9 +71,9 @@ impl NotifyPlace {
         Err(io::Error::other(format!("no place for a notify socket that the user can reach: {}", why.join("; "))))
     }
 
-    /// Where the socket of a generation is.
-    pub fn path(&self, generation: Generation) -> PathBuf {
-        beside(&self.start, &generation.to_string())
+    /// Where the socket of an instance is.
+    pub fn path(&self, instance: Instance) -> PathBuf {
+        beside(&self.start, &instance.to_string())
     }
 
     /// Only one zdr at a time changes the folder (flock(2)): a socket answers as a dead one does for a moment while it is made.
@@ -86,9 +86,9 @@ impl NotifyPlace {
         Ok(folder)
     }
 
-    /// Makes the socket of a generation.
-    pub fn bind(&self, generation: Generation) -> io::Result<NotifySocket> {
-        let path = self.path(generation);
+    /// Makes the socket of an instance.
+    pub fn bind(&self, instance: Instance) -> io::Result<NotifySocket> {
+        let path = self.path(instance);
         let _alone = self.sender.map(|_| self.alone()).transpose()?;
         let socket = NotifySocket::bind(&path)?;
         self.give(&path)?;
@@ -189,6 +189,7 @@ fn receive(socket: &UnixDatagram) -> io::Result<Option<Said>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervisor::Generation;
 
     #[tokio::test]
     async fn a_folder_that_was_removed_is_made_again_and_one_that_others_can_change_is_refused() {
@@ -196,14 +197,20 @@ mod tests {
         let folder = base.path().join("folder");
         let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         let place = NotifyPlace { start: folder.join("name"), sender: Some(own) };
-        for generation in 1..3 {
-            let _socket = place.bind(Generation(generation)).unwrap();
+        for number in 1..3 {
+            let _socket = place.bind(Instance { generation: Generation(1), number }).unwrap();
             assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o711);
             fs::remove_dir_all(&folder).unwrap();
         }
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
-        assert!(place.bind(Generation(3)).unwrap_err().to_string().contains("belongs to somebody else"));
+        assert!(
+            place
+                .bind(Instance { generation: Generation(3), number: 1 })
+                .unwrap_err()
+                .to_string()
+                .contains("belongs to somebody else")
+        );
     }
 
     #[tokio::test]

@@ -36,14 +36,14 @@ use super::listeners::{Aimed, Reach, Watched};
 use super::notice::{Notice, Owner, tell};
 use crate::address::{Address, Listener};
 use crate::config::{Readiness, Ready};
-use crate::supervisor::{Event, Exit, Generation};
+use crate::supervisor::{Event, Exit, Instance};
 use crate::url::{Scheme, Url};
 
 /// Who is asked, and how.
 #[derive(Clone, Debug)]
 pub struct Probe {
-    /// The generation that is to prove itself.
-    pub generation: Generation,
+    /// The instance that is to prove itself.
+    pub instance: Instance,
     /// The question.
     pub readiness: Readiness,
     /// What it binds by itself is taken over, so that listeners may come while it is asked.
@@ -69,7 +69,7 @@ impl Probe {
         while good < self.readiness.successes {
             let answer = self.ask(&mut course).await;
             let mut pause = FIRST_INTERVAL;
-            let _ = self.owner.send(Notice::Unaim);
+            let _ = self.owner.send(Notice::Unaim { instance: self.instance });
             match answer {
                 Ok(()) => good += 1,
                 Err(answer) => {
@@ -85,11 +85,11 @@ impl Probe {
             }
         }
         self.wait_for_the_rest(&mut course).await;
-        tell(&self.owner, Event::Ready { generation: self.generation });
+        tell(&self.owner, Event::Ready { instance: self.instance });
     }
 
     fn not_ready(&self, answer: String) {
-        tell(&self.owner, Event::NotReady { generation: self.generation, answer });
+        tell(&self.owner, Event::NotReady { instance: self.instance, answer });
     }
 
     /// One that lets the kernel choose its port is never ready, and is told why.
@@ -98,8 +98,8 @@ impl Probe {
             return answer;
         }
         if course.hint.kept().is_none() {
-            let (generation, roots) = (self.generation, self.roots().await);
-            let hint = spawn_blocking(move || hints::left_alone(generation, &roots)).await.ok().flatten();
+            let (instance, roots) = (self.instance, self.roots().await);
+            let hint = spawn_blocking(move || hints::left_alone(instance, &roots)).await.ok().flatten();
             course.hint.keep(hint.unwrap_or_default());
         }
         match course.hint.kept() {
@@ -171,7 +171,7 @@ impl Probe {
                     Some(listener) => Err(format!("it does not listen on {} yet", listener.address)),
                     None => self.accepts(course).await,
                 };
-                let _ = self.owner.send(Notice::Unaim);
+                let _ = self.owner.send(Notice::Unaim { instance: self.instance });
                 match answer {
                     Ok(()) => return,
                     Err(answer) => self.not_ready(answer),
@@ -180,7 +180,7 @@ impl Probe {
             }
         };
         let _ = timeout(self.readiness.startup_grace, rest).await;
-        let _ = self.owner.send(Notice::Unaim);
+        let _ = self.owner.send(Notice::Unaim { instance: self.instance });
     }
 
     async fn get_path(&self, path: &str, course: &mut Course) -> Result<(), String> {
@@ -207,7 +207,7 @@ impl Probe {
             (None, None) => return Err("it has no address".to_owned()),
         };
         let roots = self.roots().await;
-        let hook = connection.ends.are_here().then(|| attribution::hook(connection.ends, self.generation, roots));
+        let hook = connection.ends.are_here().then(|| attribution::hook(connection.ends, self.instance, roots));
         self.judge(url.clone(), connection.stream, hook).await
     }
 
@@ -245,7 +245,7 @@ impl Probe {
     /// How it can be reached by now.
     async fn reach(&self) -> Reach {
         let (reply, reach) = oneshot::channel();
-        let _ = self.owner.send(Notice::Reach { generation: self.generation, reply });
+        let _ = self.owner.send(Notice::Reach { instance: self.instance, reply });
         reach.await.unwrap_or_default()
     }
 
@@ -260,25 +260,25 @@ impl Probe {
 
     async fn aim(&self, position: usize) -> Result<Aimed, String> {
         let (reply, aimed) = oneshot::channel();
-        let _ = self.owner.send(Notice::Aim { generation: self.generation, listener: position, reply });
+        let _ = self.owner.send(Notice::Aim { instance: self.instance, listener: position, reply });
         let gone = "zdr is ending".to_owned();
         aimed.await.map_err(|_| gone)?.map_err(|error| format!("cannot aim: {error}"))
     }
 
     async fn sockets(&self) -> Vec<Watched> {
         let (reply, sockets) = oneshot::channel();
-        let _ = self.owner.send(Notice::Watch { generation: self.generation, reply });
+        let _ = self.owner.send(Notice::Watch { instance: self.instance, reply });
         sockets.await.unwrap_or_default()
     }
 
-    async fn roots(&self) -> Vec<(Generation, i32)> {
+    async fn roots(&self) -> Vec<(Instance, i32)> {
         let (reply, roots) = oneshot::channel();
         let _ = self.owner.send(Notice::Roots { reply });
         roots.await.unwrap_or_default()
     }
 
     async fn run_errand(&self, command: &str) -> Result<(), String> {
-        let (purpose, alive) = (Purpose::Readiness(self.generation), Alive::unwatched());
+        let (purpose, alive) = (Purpose::Readiness(self.instance), Alive::unwatched());
         let errand = Errand { purpose, command, owner: &self.owner, alive };
         let done = timeout(self.readiness.limit, errand.run(None)).await;
         match done.map_err(|_| format!("not done within {}", humantime::format_duration(self.readiness.limit)))?? {

@@ -182,7 +182,9 @@ fn has_variable(pid: i32, name: &str) -> bool {
 }
 
 fn has_marker(pid: i32, marker: &str) -> bool {
-    environment(pid).split(|&byte| byte == 0).any(|variable| variable == marker.as_bytes())
+    let environment = environment(pid);
+    let has = |wanted: &str| environment.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes());
+    marker.split('\0').all(has)
 }
 
 /// Empty where it may not be looked at. A program that is just being executed has none either, for a moment (`env_start` is set

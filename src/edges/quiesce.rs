@@ -17,13 +17,15 @@ use super::kernel::sock_diag::SockDiag;
 use super::listeners::{Watched, is_shut_down, waiting};
 use super::notice::{Notice, Owner, tell};
 use crate::address::Address;
-use crate::supervisor::Event;
+use crate::supervisor::{Event, Generation};
 
 /// What is watched.
 #[derive(Debug)]
 pub struct Quiesce {
     /// The generation that gets nothing new.
-    pub holder: Holder,
+    pub generation: Generation,
+    /// Its instances, by their processes.
+    pub holders: Vec<Holder>,
     /// Processes that are nobody's orphans.
     pub known: Vec<i32>,
     /// Copies of its sockets.
@@ -59,7 +61,7 @@ impl Quiesce {
         self.until_the_queue_is_empty().await;
         let mut told = None;
         tokio::join!(self.until_idle(&mut told), self.until_datagrams_are_answered());
-        tell(&self.owner, Event::Quiet { generation: self.holder.generation });
+        tell(&self.owner, Event::Quiet { generation: self.generation });
         let mut counted = Instant::now();
         loop {
             sleep(LISTENING_INTERVAL).await;
@@ -86,7 +88,7 @@ impl Quiesce {
             unfinished.retain(|cookie| still.contains(cookie));
         }
         let waiting = self.own().map(|at| waiting(&at.listener, at.socket.as_fd())).sum();
-        tell(&self.owner, Event::Left { generation: self.holder.generation, waiting });
+        tell(&self.owner, Event::Left { generation: self.generation, waiting });
     }
 
     /// What waits in the others is taken by other generations as well, and what is new still comes there.
@@ -144,7 +146,7 @@ impl Quiesce {
         if *told != Some(count) {
             *told = Some(count);
             let Count { open, busy, .. } = count;
-            tell(&self.owner, Event::Connections { generation: self.holder.generation, open, busy });
+            tell(&self.owner, Event::Connections { generation: self.generation, open, busy });
         }
     }
 
@@ -164,9 +166,10 @@ impl Quiesce {
 
     /// None where the system does not tell.
     async fn count(&self) -> Option<Count> {
-        let (holder, known) = (self.holder.clone(), self.known.clone());
+        let (holders, known) = (self.holders.clone(), self.known.clone());
         let doors = Doors::of(self.sockets.iter());
-        let counts = count_aside(move || count(&[holder.processes(&known)], &doors)).await.ok()?.ok()?;
+        let its = move || holders.iter().flat_map(|holder| holder.processes(&known)).collect();
+        let counts = count_aside(move || count(&[its()], &doors)).await.ok()?.ok()?;
         counts.first().copied()
     }
 }

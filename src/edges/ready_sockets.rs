@@ -1,4 +1,4 @@
-//! The two sockets on which the instance of a generation can say how it is: the notify socket and einhorn's.
+//! The two sockets on which an instance can say how it is: the notify socket and einhorn's.
 //!
 //! Passes on who said what; whether it counts is decided elsewhere.
 
@@ -9,7 +9,7 @@ use super::einhorn::AckSocket;
 use super::notice::{Notice, Owner};
 use super::notify::{NotifyPlace, NotifySocket, Said};
 use crate::runtime_directory::beside;
-use crate::supervisor::Generation;
+use crate::supervisor::Instance;
 
 /// Both, with paths that are removed when this is dropped.
 #[derive(Debug)]
@@ -19,9 +19,9 @@ pub struct ReadySockets {
 }
 
 impl ReadySockets {
-    /// Binds those of a generation, the second beside the first.
-    pub fn bind(place: &NotifyPlace, generation: Generation) -> io::Result<Self> {
-        let notify = place.bind(generation)?;
+    /// Binds those of an instance, the second beside the first.
+    pub fn bind(place: &NotifyPlace, instance: Instance) -> io::Result<Self> {
+        let notify = place.bind(instance)?;
         let acks = AckSocket::bind(&beside(notify.path(), "ack"))?;
         place.give(acks.path())?;
         Ok(Self { notify, acks })
@@ -33,10 +33,10 @@ impl ReadySockets {
     }
 
     /// Tells the owner what is said, until it is ended.
-    pub async fn listen(self, generation: Generation, owner: Owner) {
+    pub async fn listen(self, instance: Instance, owner: Owner) {
         let Self { notify, acks } = self;
         let tell = move |Said { pid, words }| {
-            let _ = owner.send(Notice::Said { generation, pid, words });
+            let _ = owner.send(Notice::Said { instance, pid, words });
         };
         let also_tell = tell.clone();
         let notified = async {

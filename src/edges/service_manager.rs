@@ -35,6 +35,12 @@ impl ServiceManager {
             | News::Crashed { .. }
             | News::Retrying { .. }
             | News::Returned { .. }
+            | News::InstanceLost { .. }
+            | News::Refused { .. }
+            | News::Paused { .. }
+            | News::Resumed
+            | News::Waiting
+            | News::Worn { .. }
             | News::Stuck { .. }
             | News::Recovered { .. }
             | News::Unready { .. }
@@ -77,7 +83,7 @@ mod tests {
         ];
         for (address, socket) in listens {
             let manager = ServiceManager::named(Some(&address));
-            manager.tell(&News::Spawned { generation: Generation(1), pid: 5, why: Why::Boot });
+            manager.tell(&News::Spawned { generation: Generation(1), instance: 1, of: 1, pid: 5, why: Why::Boot });
             manager.tell(&News::Serving { generation: Generation(1), after: std::time::Duration::from_millis(100) });
             manager.tell(&News::Stopping);
             assert_eq!(heard(&socket), "READY=1\nSTATUS=generation 1 serves after 100.0ms");

@@ -20,6 +20,10 @@ pub enum Asked {
     Restart,
     /// TERM, INT.
     Stop,
+    /// TTIN: one instance more.
+    More,
+    /// TTOU: one instance fewer.
+    Fewer,
     /// CHLD: children have ended.
     Reap,
 }
@@ -39,7 +43,6 @@ fn ours() -> SigSet {
         Signal::SIGTERM,
         Signal::SIGINT,
         Signal::SIGCHLD,
-        // One instance more or fewer is not a thing to die of; it is not done yet.
         Signal::SIGTTIN,
         Signal::SIGTTOU,
     ];
@@ -69,6 +72,8 @@ impl Signals {
                 Ok(Signal::SIGHUP | Signal::SIGUSR1) => return Ok(Asked::Reload),
                 Ok(Signal::SIGUSR2) => return Ok(Asked::Restart),
                 Ok(Signal::SIGTERM | Signal::SIGINT) => return Ok(Asked::Stop),
+                Ok(Signal::SIGTTIN) => return Ok(Asked::More),
+                Ok(Signal::SIGTTOU) => return Ok(Asked::Fewer),
                 Ok(Signal::SIGCHLD) => return Ok(Asked::Reap),
                 _ => {}
             }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::notice::{Owner, tell};
 use super::task::Task;
 use super::words;
-use crate::supervisor::{Event, Generation, Sign};
+use crate::supervisor::{Event, Instance, Sign};
 
 /// One that is armed; dropping it ends it.
 #[derive(Debug)]
@@ -28,9 +28,9 @@ enum Heard {
 
 impl Watchdog {
     /// Its time begins now; zero is for ever.
-    pub fn arm(generation: Generation, time: Duration, owner: Owner) -> Self {
+    pub fn arm(instance: Instance, time: Duration, owner: Owner) -> Self {
         let (way, heard) = mpsc::unbounded_channel();
-        Self { way, _task: Task::start(watch(heard, generation, time, owner)) }
+        Self { way, _task: Task::start(watch(heard, instance, time, owner)) }
     }
 
     /// It was told something.
@@ -44,8 +44,8 @@ impl Watchdog {
     }
 }
 
-async fn watch(mut heard: mpsc::UnboundedReceiver<Heard>, generation: Generation, mut time: Duration, owner: Owner) {
-    let sign = Sign::Watchdog;
+async fn watch(mut heard: mpsc::UnboundedReceiver<Heard>, instance: Instance, mut time: Duration, owner: Owner) {
+    let (generation, sign) = (instance.generation, Sign::Watchdog(instance.number));
     let stuck = |why: String| tell(&owner, Event::Stuck { generation, sign, why });
     let mut is_stuck = false;
     let mut due = due_after(time);
@@ -97,12 +97,14 @@ mod tests {
     use super::*;
     use crate::edges::notice::Notice;
 
+    use crate::supervisor::Generation;
+
     const LONG: Duration = Duration::from_secs(3600);
     const SHORT: Duration = Duration::from_millis(10);
 
     fn armed(time: Duration) -> (Watchdog, UnboundedReceiver<Notice>) {
         let (owner, notices) = unbounded_channel();
-        (Watchdog::arm(Generation(1), time, owner), notices)
+        (Watchdog::arm(Instance { generation: Generation(1), number: 1 }, time, owner), notices)
     }
 
     /// What is told next; only a failure waits so long.
@@ -114,10 +116,10 @@ mod tests {
     }
 
     fn stuck(why: &str) -> Event {
-        Event::Stuck { generation: Generation(1), sign: Sign::Watchdog, why: why.to_owned() }
+        Event::Stuck { generation: Generation(1), sign: Sign::Watchdog(1), why: why.to_owned() }
     }
 
-    const RECOVERED: Event = Event::Recovered { generation: Generation(1), sign: Sign::Watchdog };
+    const RECOVERED: Event = Event::Recovered { generation: Generation(1), sign: Sign::Watchdog(1) };
 
     #[tokio::test]
     async fn one_that_is_silent_for_too_long_is_stuck_and_one_that_speaks_again_is_not() {

@@ -2,40 +2,72 @@
 
 use std::ffi::OsString;
 
-use super::generation::{Generation, Ticket};
+use super::generation::{Generation, Instance, Ticket, Why};
 use super::news::News;
+use super::policy::{Hook, Origin};
 use super::verdict::Verdict;
 
 /// Something to be done, in the order given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "an action that is dropped is a promise broken"]
 pub enum Action {
-    /// Execute the command for this generation. Answered by `Spawned` or `SpawnFailed` before any other event.
-    Spawn {
+    /// Find out what this generation is to be started with, and make its listeners. Answered by `Prepared` or `Refused`
+    /// before any other event; where it is refused, nothing has changed.
+    Prepare {
         /// For which.
         generation: Generation,
+        /// From what.
+        origin: Origin,
+    },
+    /// Run a command of the user's. Answered by `HookEnded`, in time.
+    RunHook {
+        /// Which.
+        hook: Hook,
+        /// The generation it is about.
+        generation: Generation,
+        /// The one that is replaced, or has replaced it.
+        other: Option<Generation>,
+        /// What the generation was started for.
+        why: Why,
+    },
+    /// Execute the command for this instance. Answered by `Spawned` or `SpawnFailed` before any other event.
+    Spawn {
+        /// For which.
+        instance: Instance,
         /// What to execute.
         command: Vec<OsString>,
         /// Which slots it is lent.
         place: Place,
+        /// The generation whose like it is, where its own was not prepared.
+        like: Option<Generation>,
     },
-    /// Ask this generation until it is ready.
-    Probe(Generation),
-    /// Give new connections to this generation.
-    Steer(Generation),
+    /// Ask this instance until it is ready.
+    Probe(Instance),
+    /// Give new connections to these generations, each its share; to the first, what cannot be shared.
+    Steer(Vec<Portion>),
+    /// Let new connections wait where nobody accepts them: in the slot of this generation, which has no process.
+    Pause(Generation),
+    /// New connections go again where they were steered to last.
+    Resume,
+    /// Ask the checks of the user's, whether or not somebody looks.
+    AskChecks(bool),
     /// Leave new connections to the clients' next try: nobody will serve here for a while.
     Hold,
     /// Wait until this generation, which gets nothing new, is quiet.
     Quiesce(Generation),
-    /// Send the drain signal.
+    /// Send the drain signal to all its instances.
     Signal(Generation),
     /// End it now, with every process it started.
     Kill(Generation),
     /// It died, and new connections go elsewhere: wait until those that had begun to come to it are there, and count
     /// them. Answered by `Left`.
     LookBehind(Generation),
+    /// This instance is gone, and its generation lives on.
+    Bury(Instance),
     /// It is gone: its slots are free.
     Release(Generation),
+    /// These may be started again as they were; what is known of others may be forgotten.
+    Remember(Vec<Generation>),
     /// Tell everybody who follows the story.
     Tell(News),
     /// Tell the one who asked.
@@ -44,24 +76,24 @@ pub enum Action {
     Exit(u8),
 }
 
-/// What is new and goes to one generation, as a part of the whole.
+/// The part of one generation in what is new.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Portion {
-    /// To which generation.
+    /// Whose.
     pub generation: Generation,
-    /// To which of its instances, evenly.
+    /// The instances that get it.
     pub instances: Vec<u32>,
-    /// How much, compared with the other portions.
+    /// How much, in proportion to the others.
     pub weight: u32,
 }
 
-/// Which slots a generation is lent.
+/// Which slots an instance is lent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// Free ones: somebody else serves.
     Beside,
     /// Those that new connections go to: nobody serves, and connections wait there.
     Steered,
-    /// Those of a generation that died with connections waiting.
+    /// Those where connections wait that nobody accepts: of a generation that died, or of a pause.
     Of(Generation),
 }

@@ -2,9 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::generation::{Exit, Generation, Ticket, Until};
+use super::generation::{Exit, Generation, Instance, Ticket, Until};
 use super::liveness::Sign;
+use super::policy::{Hook, Plan};
 use super::status::Health;
 
 /// Something that happened; the rules answer with actions.
@@ -21,6 +23,56 @@ pub enum Event {
         /// When the verdict is due.
         until: Until,
     },
+    /// A watched file has changed.
+    Changed {
+        /// One of those that have.
+        path: PathBuf,
+    },
+    /// Somebody wants the generation before to serve again.
+    Rollback {
+        /// Who is to be told the verdict.
+        ticket: Ticket,
+    },
+    /// Somebody wants another number of instances.
+    Scale {
+        /// Who is to be told the verdict.
+        ticket: Ticket,
+        /// How many.
+        scale: Scale,
+    },
+    /// Somebody wants new connections to wait.
+    Pause {
+        /// Who is to be told the verdict.
+        ticket: Ticket,
+        /// How long at most.
+        time: Duration,
+    },
+    /// Somebody wants them to wait no longer.
+    Resume {
+        /// Who is to be told the verdict.
+        ticket: Ticket,
+    },
+    /// A generation can be started.
+    Prepared {
+        /// Which.
+        generation: Generation,
+        /// With what.
+        plan: Box<Plan>,
+    },
+    /// A generation cannot be started with what was asked for.
+    Refused {
+        /// Why.
+        why: String,
+    },
+    /// A command of the user's has ended.
+    HookEnded {
+        /// Which.
+        hook: Hook,
+        /// The generation it was about.
+        generation: Generation,
+        /// What went wrong, in words that follow its name; None where it did well.
+        failure: Option<String>,
+    },
     /// Somebody wants the serving generation stopped and started, with no overlap.
     Restart {
         /// Who is to be told the verdict.
@@ -31,17 +83,17 @@ pub enum Event {
         /// Who is to be told the verdict.
         ticket: Ticket,
     },
-    /// The command of a generation was executed.
+    /// The command of an instance was executed.
     Spawned {
         /// Whose.
-        generation: Generation,
+        instance: Instance,
         /// Process id of its main process.
         pid: i32,
     },
-    /// The command of a generation could not be executed.
+    /// The command of an instance could not be executed.
     SpawnFailed {
         /// Whose.
-        generation: Generation,
+        instance: Instance,
         /// Which step failed and why.
         why: String,
         /// What a shell would exit with: 127 not found, 126 not executable, None for another step.
@@ -50,14 +102,14 @@ pub enum Event {
     /// A probe was answered, and the answer is not that it is ready.
     NotReady {
         /// Whose.
-        generation: Generation,
+        instance: Instance,
         /// What was asked and what came back.
         answer: String,
     },
-    /// The generation has proved that it can serve.
+    /// The instance has proved that it can serve.
     Ready {
         /// Which.
-        generation: Generation,
+        instance: Instance,
     },
     /// How many connections a draining generation still has.
     Connections {
@@ -73,17 +125,17 @@ pub enum Event {
         /// Which.
         generation: Generation,
     },
-    /// What a generation wrote last; told before what becomes of it.
+    /// What an instance wrote last; told before what becomes of it.
     Wrote {
         /// Which.
-        generation: Generation,
+        instance: Instance,
         /// The last lines on its standard error, the oldest first.
         lines: Vec<String>,
     },
-    /// The main process of a generation has ended.
+    /// The main process of an instance has ended.
     Exited {
         /// Whose.
-        generation: Generation,
+        instance: Instance,
         /// How.
         exit: Exit,
     },
@@ -103,20 +155,20 @@ pub enum Event {
         /// Which.
         sign: Sign,
     },
-    /// A generation has said that it is not ready, or not any more (READY=0).
+    /// An instance has said that it is not ready, or not any more (READY=0).
     Unready {
         /// Which.
-        generation: Generation,
+        instance: Instance,
     },
-    /// A generation that had said so is ready again (READY=1).
+    /// An instance that had said so is ready again (READY=1).
     ReadyAgain {
         /// Which.
-        generation: Generation,
+        instance: Instance,
     },
-    /// A generation has said that it is about to end by itself (STOPPING=1).
+    /// An instance has said that it is about to end by itself (STOPPING=1).
     Leaving {
         /// Which.
-        generation: Generation,
+        instance: Instance,
     },
     /// A check of the user's has another state than before.
     Checked {
@@ -126,6 +178,15 @@ pub enum Event {
         state: Health,
         /// What came back.
         message: String,
+        /// Where it fails, all is unhealthy.
+        critical: bool,
+    },
+    /// An instance uses more memory than it may.
+    TooLarge {
+        /// Which.
+        instance: Instance,
+        /// What was found, in words that follow its name.
+        why: String,
     },
     /// What had begun to come to a dead generation is there.
     Left {
@@ -134,11 +195,15 @@ pub enum Event {
         /// Connections that wait in its slots and that nobody accepts now.
         waiting: usize,
     },
-    /// Something has changed below a watched path, and nothing more for a while.
-    Changed {
-        /// One of those that have.
-        path: PathBuf,
-    },
     /// A deadline that `next_deadline` named has passed.
     Elapsed,
+}
+
+/// A number of instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// So many.
+    To(u32),
+    /// So many more, or fewer.
+    By(i32),
 }

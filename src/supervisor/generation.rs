@@ -1,11 +1,11 @@
-//! Names of things: generations, instances, tickets, exits.
+//! Names of things: generations, tickets, exits.
 
 use std::fmt;
 
 use serde::Serialize;
 
 /// Counts the boots, reloads and restarts; the first is 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
@@ -15,12 +15,12 @@ impl fmt::Display for Generation {
     }
 }
 
-/// One running copy of the command; those of a generation are numbered from 1.
+/// One running copy of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instance {
     /// The generation it belongs to.
     pub generation: Generation,
-    /// Which of its instances it is.
+    /// Its number in there, from 1; another one that takes its place has it again.
     pub number: u32,
 }
 
@@ -53,8 +53,25 @@ pub enum Why {
     Stuck,
     /// The serving one is about to end by itself.
     Leaving,
-    /// It finishes what waited for one that died.
+    /// It finishes what waited for one that died, or while new connections were held.
     Finish,
+    /// A watched file has changed.
+    Change,
+    /// The generation before is to serve again.
+    Rollback,
+    /// Another number of instances is wanted.
+    Scale,
+    /// The serving one uses more memory than it may.
+    Memory,
+    /// The serving one has lived as long as it may.
+    Lifetime,
+}
+
+impl Why {
+    /// True for what may run something else than what served before: that is where one can go back from.
+    pub(super) fn is_for_something_new(self) -> bool {
+        matches!(self, Self::Boot | Self::Reload | Self::Restart | Self::Change)
+    }
 }
 
 impl Why {
@@ -68,7 +85,12 @@ impl Why {
             Self::Retry => " for another try",
             Self::Stuck => " in place of one that is stuck",
             Self::Leaving => " in place of one that is about to end",
-            Self::Finish => " to finish what waits for one that died",
+            Self::Finish => " to finish what waits",
+            Self::Change => " for a change",
+            Self::Rollback => " for a rollback",
+            Self::Scale => " for another number of instances",
+            Self::Memory => " in place of one that uses too much memory",
+            Self::Lifetime => " in place of one that has lived long enough",
         }
     }
 }

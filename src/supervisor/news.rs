@@ -3,9 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use humantime::format_duration;
 use serde::Serialize;
 
 use super::generation::{Generation, Why};
+use super::policy::Hook;
 use super::status::Health;
 use super::verdict::{Cause, Verdict};
 
@@ -17,6 +19,10 @@ pub enum News {
     Spawned {
         /// Whose.
         generation: Generation,
+        /// Which instance of it,
+        instance: u32,
+        /// of so many.
+        of: u32,
         /// Its main process.
         pid: i32,
         /// What it was started for.
@@ -26,8 +32,77 @@ pub enum News {
     NotReady {
         /// Whose.
         generation: Generation,
+        /// Which instance of it,
+        instance: u32,
+        /// of so many.
+        of: u32,
         /// What came back.
         answer: String,
+    },
+    /// One of several instances has proved that it can serve.
+    InstanceReady {
+        /// Whose.
+        generation: Generation,
+        /// Which instance of it.
+        instance: u32,
+        /// How many are ready by now,
+        ready: u32,
+        /// of so many.
+        of: u32,
+    },
+    /// One of several instances is gone, and the others serve on.
+    InstanceLost {
+        /// Whose.
+        generation: Generation,
+        /// Which instance of it.
+        instance: u32,
+        /// How it ended, or what it did not do.
+        exit: String,
+        /// What happens now.
+        then: String,
+        /// The last lines that it wrote.
+        output: Vec<String>,
+    },
+    /// A part of the new connections goes to it now.
+    Sharing {
+        /// Which.
+        generation: Generation,
+        /// How many of its instances have their share,
+        ready: u32,
+        /// of so many.
+        of: u32,
+    },
+    /// A command of the user's has ended.
+    Hook {
+        /// The generation it was about.
+        generation: Generation,
+        /// Which.
+        hook: Hook,
+        /// What went wrong; None where it did well.
+        failure: Option<String>,
+    },
+    /// A watched file has changed.
+    Changed {
+        /// One of those that have.
+        path: String,
+    },
+    /// New connections are held.
+    Paused {
+        /// For so long at most.
+        #[serde(rename = "for_secs", serialize_with = "seconds")]
+        time: Duration,
+    },
+    /// New connections are held no longer.
+    Resumed,
+    /// Something in the settings has no effect before zdr is started again.
+    Unapplied {
+        /// What, and why.
+        reason: String,
+    },
+    /// What was asked for, or the configuration, cannot be had; nothing has changed.
+    Refused {
+        /// Why.
+        reason: String,
     },
     /// It gets the new connections now.
     Serving {
@@ -102,6 +177,13 @@ pub enum News {
         /// What was seen.
         reason: String,
     },
+    /// It has grown too large, or too old.
+    Worn {
+        /// Which.
+        generation: Generation,
+        /// What was seen.
+        reason: String,
+    },
     /// It is well again, or ready again.
     Recovered {
         /// Which.
@@ -135,6 +217,8 @@ pub enum News {
         #[serde(rename = "after_secs", serialize_with = "seconds")]
         after: Duration,
     },
+    /// Nothing serves, and a change of the watched files is waited for.
+    Waiting,
     /// Somebody's request got its verdict.
     Verdict(Verdict),
     /// zdr ends.
@@ -148,12 +232,37 @@ fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S
 impl fmt::Display for News {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Spawned { generation, pid, why } => {
+            Self::Spawned { generation, of: 1, pid, why, .. } => {
                 write!(f, "generation {generation} started as process {pid}{why}")
             }
-            Self::NotReady { generation, answer } => {
+            Self::Spawned { generation, instance, pid, why, .. } => {
+                write!(f, "instance {instance} of generation {generation} started as process {pid}{why}")
+            }
+            Self::NotReady { generation, of: 1, answer, .. } => {
                 write!(f, "generation {generation} is not ready yet: {answer}")
             }
+            Self::NotReady { generation, instance, answer, .. } => {
+                write!(f, "instance {instance} of generation {generation} is not ready yet: {answer}")
+            }
+            Self::InstanceReady { generation, instance, ready, of } => {
+                write!(f, "instance {instance} of generation {generation} is ready, {ready} of {of}")
+            }
+            Self::InstanceLost { generation, instance, exit, then, .. } => {
+                write!(f, "instance {instance} of generation {generation} {exit}; {then}")
+            }
+            Self::Sharing { generation, ready, of } => {
+                write!(f, "generation {generation} gets {ready} of {of} parts of the new connections")
+            }
+            Self::Hook { generation, hook, failure: None } => {
+                write!(f, "the {hook} hook of generation {generation} did well")
+            }
+            Self::Hook { generation, hook, failure: Some(failure) } => {
+                write!(f, "the {hook} hook of generation {generation} {failure}")
+            }
+            Self::Changed { path } => write!(f, "{path} has changed"),
+            Self::Paused { time } => write!(f, "new connections are held for at most {}", format_duration(*time)),
+            Self::Resumed => f.write_str("new connections are held no longer"),
+            Self::Unapplied { reason } | Self::Refused { reason } => f.write_str(reason),
             Self::Serving { generation, after } => {
                 write!(f, "generation {generation} serves after {after:.1?}")
             }
@@ -175,6 +284,7 @@ impl fmt::Display for News {
                 write!(f, "generation {generation} has the new connections back")
             }
             Self::Stuck { generation, reason } => write!(f, "generation {generation} is stuck: {reason}"),
+            Self::Worn { generation, reason } => write!(f, "generation {generation} {reason}"),
             Self::Recovered { generation } => write!(f, "generation {generation} is well again"),
             Self::Unready { generation } => write!(f, "generation {generation} has said that it is not ready"),
             Self::Leaving { generation } => write!(f, "generation {generation} has said that it is about to end"),
@@ -183,6 +293,7 @@ impl fmt::Display for News {
             Self::Retrying { serving: Some(generation), after } => {
                 write!(f, "generation {generation} serves on; trying to replace it again in {after:.1?}")
             }
+            Self::Waiting => f.write_str("nothing serves; waiting for a change"),
             Self::Verdict(verdict) => f.write_str(&verdict.reason),
             Self::Stopping => f.write_str("stopping"),
         }

@@ -1,94 +1,102 @@
 //! What the rules need to know of the settings, and the back-off.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::time::Duration;
 
-/// What the rules are asked to keep.
+use serde::Serialize;
+
+use super::generation::{Exit, Generation};
+
+/// What the rules keep to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// How long a generation may take to be ready.
+    /// How long an instance may take to be ready.
     pub ready_timeout: Duration,
     /// How long an old generation may take to be quiet, and then to end.
     pub drain_timeout: Duration,
-    /// How long the old generation is kept unsignalled, so that it can have the connections back.
+    /// How long a new release is on trial.
     pub bake: Duration,
-    /// How long the old generation is kept warm for a rollback, at the most.
+    /// How long the old generation is kept unsignalled, so that it can have the connections back.
     pub bake_keep: Duration,
     /// How long readiness says no before a stop begins.
     pub lame_duck: Duration,
     /// How many instances a generation has.
     pub instances: u32,
-    /// How many of a new generation are started at a time; None for all at once.
+    /// How many of them start at a time; None for all.
     pub surge: Option<u32>,
-    /// Whether they take connections from one queue.
+    /// How what is new comes to them.
     pub queue: QueueMode,
-    /// When an instance that has ended is started again.
+    /// Which instances that end are started again.
     pub restart: Restart,
-    /// How often, before zdr gives it up; None for ever.
+    /// How many may be started again in some time; None for any number.
     pub max_restarts: Option<Budget>,
-    /// An instance that was up this long has not failed at its start.
+    /// One that served this long starts the back-off afresh.
     pub min_uptime: Duration,
-    /// After what time an instance is replaced, if it is.
+    /// After what time a generation is replaced.
     pub max_lifetime: Option<Lifetime>,
-    /// When commands of the user's run.
+    /// When commands of the user's are run.
     pub hooks: Vec<Hook>,
-    /// Files are watched, and a change of them is a reload.
+    /// A change of files starts a new generation: where nothing serves, that is waited for.
     pub watched: bool,
 }
 
-/// Whose queue new connections wait in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How what is new comes to the instances of a generation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueueMode {
-    /// That of the generation: whoever is free takes the next.
+    /// They have one queue, and whoever is free takes the next.
+    #[default]
     Shared,
-    /// That of one instance each: the kernel spreads them evenly.
+    /// Each has its own, and what is new is spread over them.
     PerInstance,
 }
 
-/// When an instance that has ended is started again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which instances that end are started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Restart {
-    /// However it ended.
+    /// All.
+    #[default]
     Always,
-    /// When its exit code was not 0, or a signal ended it.
+    /// Those that end with another code than 0, or by a signal.
     OnFailure,
-    /// Never.
+    /// None.
     Never,
 }
 
-/// How many restarts may be in a time.
+/// How many restarts there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// So many.
+    /// So many,
     pub restarts: u32,
-    /// In this time.
+    /// in so much time.
     pub window: Duration,
 }
 
-/// How long an instance lives.
+/// How long a generation lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
-    /// So long.
+    /// At least so long,
     pub time: Duration,
-    /// How far that is changed by chance, so that not all are replaced at once.
+    /// and up to so much longer, so that not all machines replace theirs at once.
     pub jitter: Duration,
 }
 
-/// When a command of the user's runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// When a command of the user's is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Hook {
-    /// Before a generation starts.
+    /// Before a generation is started.
     BeforeStart,
-    /// When it is ready, before it gets connections; a failure keeps the old one.
+    /// Once it is ready, before anything new goes to it.
     BeforeCutOver,
-    /// When it serves.
+    /// Once it serves.
     AfterServing,
-    /// When the old one is gone.
+    /// Once it has drained and is gone.
     AfterDrain,
 }
 
 impl Hook {
-    /// All of them, in the order of a reload.
+    /// All of them, in the order in which they are run.
     pub const ALL: [Self; 4] = [Self::BeforeStart, Self::BeforeCutOver, Self::AfterServing, Self::AfterDrain];
 }
 
@@ -103,11 +111,45 @@ impl fmt::Display for Hook {
     }
 }
 
+impl Restart {
+    /// Whether one that ended so is started again.
+    pub(super) fn wants(self, exit: Exit) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => exit != Exit::Code(0),
+            Self::Never => false,
+        }
+    }
+}
+
+/// What a generation is started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The program and its arguments.
+    pub command: Vec<OsString>,
+    /// Somebody asked for this command, so that it stays whatever the settings say.
+    pub command_was_given: bool,
+    /// Counts the configurations; the first is 1.
+    pub config_version: u64,
+    /// What the rules keep to.
+    pub policy: Policy,
+    /// What of the settings has no effect before zdr is started again, in sentences.
+    pub unapplied: Vec<String>,
+}
+
+/// From what a generation is to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The settings are read afresh; a command that was given wins.
+    Fresh(Option<Vec<OsString>>),
+    /// The settings of the last one that served, or else the first ones; what they name is looked up afresh.
+    Again,
+    /// As this generation was.
+    Like(Generation),
+}
+
 /// Failures in a row with nothing ever served after which zdr gives up, so that whoever started it sees it.
 pub(super) const FAILURES_AT_BOOT: u32 = 5;
-
-/// A generation that served this long starts the back-off afresh.
-pub(super) const STEADY: Duration = Duration::from_secs(10);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);

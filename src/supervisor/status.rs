@@ -17,6 +17,12 @@ pub struct Status {
     pub ready: bool,
     /// True once a generation has ever served.
     pub started: bool,
+    /// Counts the configurations; that of the generation that serves, or served last.
+    pub config_version: u64,
+    /// How long new connections are held at most from now on, in seconds; None where they are not.
+    pub paused_secs: Option<f64>,
+    /// What a rollback would go to.
+    pub rollback: Option<Goal>,
     /// Every generation with a living process, the newest first.
     pub generations: Vec<Seat>,
     /// The outcome of the last request.
@@ -26,6 +32,15 @@ pub struct Status {
     /// What is wrong with the serving generation, in words that follow its name.
     #[serde(skip)]
     pub trouble: Option<String>,
+}
+
+/// What a rollback would go to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Goal {
+    /// The generation that served before.
+    pub generation: Generation,
+    /// It still runs, and gets the connections back at once.
+    pub warm: bool,
 }
 
 /// How well something is; the worst wins.
@@ -78,8 +93,39 @@ pub struct Seat {
     pub pid: Option<i32>,
     /// How long it has sat there, in seconds.
     pub since_secs: f64,
+    /// Its instances, by number.
+    pub instances: Vec<SeatedInstance>,
+    /// Which configuration it was started with.
+    pub config_version: u64,
     /// What it runs.
     pub command: Vec<String>,
+}
+
+/// An instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SeatedInstance {
+    /// Its number.
+    pub instance: u32,
+    /// What it does.
+    pub state: InstanceState,
+    /// Its main process.
+    pub pid: Option<i32>,
+}
+
+/// What an instance does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceState {
+    /// It is to be started, after a pause or when its turn comes.
+    Waiting,
+    /// It is not ready yet.
+    Starting,
+    /// It is ready, and others of its generation are not.
+    Ready,
+    /// It gets new connections.
+    Serving,
+    /// It finishes what is open.
+    Draining,
 }
 
 /// The three seats.

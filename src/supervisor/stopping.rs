@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::action::Action;
 use super::generation::{Ticket, Until, Why};
 use super::news::News;
-use super::seats::{Draining, Phase, Stop};
+use super::seats::{Draining, Left, Phase, Stop};
 use super::verdict::{Cause, Outcome, Verdict};
 use super::{Supervisor, tickets};
 
@@ -16,25 +16,29 @@ impl Supervisor {
         if self.stop.is_some() {
             return self.answer(vec![ticket], &refused_because_stopping());
         }
-        let kill_by = now + self.policy.drain_timeout;
         self.retry_at = None;
         let mut request = self.next.take().unwrap_or_default();
         if let Some(starting) = self.starting.take() {
-            let generation = starting.generation;
             request.askers.splice(0..0, starting.askers.iter().copied());
-            request.command.get_or_insert_with(|| starting.command.clone());
-            self.awaited = Some(generation);
-            self.kill(Draining::from_starting(starting, now), "a restart was asked for");
+            if starting.plan.command_was_given {
+                request.command.get_or_insert_with(|| starting.plan.command.clone());
+            }
+            self.awaited = Some(starting.generation);
+            self.kill(Draining::from_starting(&starting, now), "a restart was asked for");
         }
-        if let Some(old) = self.serving.take() {
-            self.awaited = Some(old.generation);
-            self.actions.push(Action::Signal(old.generation));
-            self.tell(News::Signalled { generation: old.generation });
+        if let Some(mut old) = self.serving.take() {
+            let generation = old.generation;
+            self.grow_no_more();
+            self.settle_what_is_owed(&mut old, "was restarted");
+            self.awaited = Some(generation);
+            self.actions.push(Action::Signal(generation));
+            self.tell(News::Signalled { generation });
+            let kill_by = now + old.plan.policy.drain_timeout;
             self.draining.push(Draining::new(old, Phase::Signalled { kill_by }, now));
         }
         self.quiesce_the_warm(now);
         request.join(ticket, Until::Serving, None);
-        request.why = Why::Restart;
+        (request.why, request.target) = (Why::Restart, None);
         self.next = Some(request);
         self.run_next(now);
     }
@@ -45,26 +49,60 @@ impl Supervisor {
             stop.askers.push(ticket);
             return self.stop_at_once(now);
         }
-        let lame_duck = (!self.policy.lame_duck.is_zero()).then(|| now + self.policy.lame_duck);
+        let lame_duck = self.plan.as_ref().map(|plan| plan.policy.lame_duck).filter(|time| !time.is_zero());
+        let lame_duck = lame_duck.map(|time| now + time);
         self.stop = Some(Stop { askers: vec![ticket], code: 0, lame_duck });
         self.retry_at = None;
         self.tell(News::Stopping);
-        if let Some(request) = self.next.take() {
-            self.answer(tickets(request.askers), &refused_because_stopping());
-        }
-        if let Some(starting) = self.starting.take() {
-            self.answer(tickets(starting.askers.clone()), &refused_because_stopping());
-            self.actions.push(Action::Signal(starting.generation));
-            let phase = Phase::Signalled { kill_by: now + self.policy.drain_timeout };
-            self.draining.push(Draining { phase, ..Draining::from_starting(starting, now) });
-        }
+        self.give_up_what_is_to_come(now);
         if lame_duck.is_none() {
             self.drain_the_last(now);
         }
     }
 
+    /// zdr ends because nothing is started again.
+    pub(super) fn end_with(&mut self, code: u8, now: Instant) {
+        if self.stop.is_none() {
+            self.stop = Some(Stop::with_code(code));
+            self.retry_at = None;
+            self.give_up_what_is_to_come(now);
+            self.drain_the_last(now);
+        }
+    }
+
+    fn give_up_what_is_to_come(&mut self, now: Instant) {
+        self.let_go();
+        for finisher in
+            self.draining.extract_if(.., |it| it.finishes_for.is_some() && !it.crew.lives()).collect::<Vec<_>>()
+        {
+            self.finished_for(finisher.finishes_for);
+        }
+        let refused = refused_because_stopping();
+        if let Some(request) = self.next.take() {
+            self.answer(tickets(request.askers), &refused);
+        }
+        if let Some((askers, _)) = self.scale.take() {
+            self.answer(askers, &refused);
+        }
+        self.grow_no_more();
+        if let Some(starting) = self.starting.take() {
+            self.answer(tickets(starting.askers.clone()), &refused);
+            let draining = Draining::from_starting(&starting, now);
+            if !draining.crew.lives() {
+                return self.kill(draining, "");
+            }
+            if starting.has_a_share {
+                self.actions.extend(self.serving.as_ref().map(|serving| Action::Steer(vec![serving.portion()])));
+            }
+            self.actions.push(Action::Signal(starting.generation));
+            let kill_by = now + draining.plan.policy.drain_timeout;
+            self.draining.push(Draining { phase: Phase::Signalled { kill_by }, ..draining });
+        }
+    }
+
     pub(super) fn drain_the_last(&mut self, now: Instant) {
-        if let Some(last) = self.serving.take() {
+        if let Some(mut last) = self.serving.take() {
+            self.settle_what_is_owed(&mut last, "was stopped");
             self.actions.push(Action::Hold);
             self.draining.push(Draining::new(last, Phase::Warm { until: now }, now));
         }
@@ -75,6 +113,7 @@ impl Supervisor {
         if let Some(serving) = self.serving.take() {
             self.draining.push(Draining::new(serving, Phase::Warm { until: now }, now));
         }
+        self.left.clear();
         for draining in mem::take(&mut self.draining) {
             if draining.phase == Phase::Killed {
                 self.draining.push(draining);
@@ -86,6 +125,7 @@ impl Supervisor {
 
     pub(super) fn exit_if_nobody_is_left(&mut self) {
         let nobody = self.starting.is_none() && self.serving.is_none() && self.draining.is_empty();
+        let nobody = nobody && self.farewells.is_empty() && !self.left.iter().any(Left::is_of_a_pause);
         if let Some(stop) = self.stop.take_if(|_| nobody) {
             let verdict = Verdict::of_zdr(Outcome::Done, Cause::Stopped, "stopped");
             self.answer(stop.askers, &verdict);

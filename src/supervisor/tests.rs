@@ -6,6 +6,7 @@ mod properties;
 mod reloads;
 mod stops;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -13,39 +14,56 @@ use super::*;
 /// The times of the stories.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+const STEADY: Duration = Duration::from_secs(10);
 
-/// A supervisor with a clock of its own.
+fn policy() -> Policy {
+    Policy {
+        ready_timeout: READY_TIMEOUT,
+        drain_timeout: DRAIN_TIMEOUT,
+        bake: Duration::ZERO,
+        bake_keep: Duration::ZERO,
+        lame_duck: Duration::ZERO,
+        instances: 1,
+        surge: None,
+        queue: QueueMode::Shared,
+        restart: Restart::Always,
+        max_restarts: None,
+        min_uptime: STEADY,
+        max_lifetime: None,
+        hooks: Vec::new(),
+        watched: false,
+    }
+}
+
+/// A supervisor with a clock of its own, and with settings.
 struct Story {
     supervisor: Supervisor,
     now: Instant,
     done: Vec<Action>,
+    settings: Plan,
+    /// With what each generation was started.
+    plans: BTreeMap<Generation, Plan>,
+    /// Why the settings cannot be had.
+    broken: Option<&'static str>,
 }
 
 impl Story {
     /// At which nothing has happened yet.
     fn new() -> Self {
-        Self::with(Duration::ZERO, Duration::ZERO)
+        Self::with(policy())
     }
 
     #[expect(clippy::disallowed_methods, reason = "a story needs some beginning; its clock is its own from there on")]
-    fn with(bake: Duration, lame_duck: Duration) -> Self {
-        let policy = Policy {
-            ready_timeout: READY_TIMEOUT,
-            drain_timeout: DRAIN_TIMEOUT,
-            bake,
-            bake_keep: bake,
-            lame_duck,
-            instances: 1,
-            surge: None,
-            queue: QueueMode::Shared,
-            restart: Restart::Always,
-            max_restarts: None,
-            min_uptime: Duration::ZERO,
-            max_lifetime: None,
-            hooks: Vec::new(),
-            watched: false,
+    fn with(policy: Policy) -> Self {
+        let settings = Plan {
+            command: command("server"),
+            command_was_given: false,
+            config_version: 1,
+            policy,
+            unapplied: Vec::new(),
         };
-        Self { supervisor: Supervisor::new(policy, command("server")), now: Instant::now(), done: Vec::new() }
+        let (now, plans) = (Instant::now(), BTreeMap::new());
+        Self { supervisor: Supervisor::new(7), now, done: Vec::new(), settings, plans, broken: None }
     }
 
     /// Generation 1 serves.
@@ -54,11 +72,25 @@ impl Story {
     }
 
     fn serving_with(bake: Duration) -> Self {
-        let mut story = Self::with(bake, Duration::ZERO);
-        for event in [Event::Boot, spawned(1), ready(1)] {
-            story.when(event);
-        }
+        Self::serving_by(Policy { bake, bake_keep: bake, ..policy() })
+    }
+
+    fn serving_by(policy: Policy) -> Self {
+        let mut story = Self::with(policy);
+        story.when(Event::Boot);
+        story.all_start(1);
         story
+    }
+
+    /// Every instance of this generation is started and is ready.
+    fn all_start(&mut self, generation: u64) {
+        let instances = self.settings.policy.instances;
+        for number in 1..=instances {
+            self.when(spawned_at(generation, number));
+        }
+        for number in 1..=instances {
+            self.when(ready_at(generation, number));
+        }
     }
 
     /// Generation 2 serves, and generation 1 has just been replaced.
@@ -72,7 +104,29 @@ impl Story {
 
     fn when(&mut self, event: Event) -> &mut Self {
         self.done = self.supervisor.handle(event, self.now);
+        let mut seen = 0;
+        while let Some(at) = self.done[seen..].iter().position(|action| matches!(action, Action::Prepare { .. })) {
+            let Action::Prepare { generation, origin } = self.done.remove(seen + at) else { unreachable!() };
+            seen = self.done.len();
+            let answer = self.prepare(generation, origin);
+            self.done.extend(self.supervisor.handle(answer, self.now));
+        }
         self
+    }
+
+    /// As the edges do, before anything else happens.
+    fn prepare(&mut self, generation: Generation, origin: Origin) -> Event {
+        let plan = match origin {
+            Origin::Fresh(_) if self.broken.is_some() => {
+                return Event::Refused { why: self.broken.unwrap_or_default().to_owned() };
+            }
+            Origin::Fresh(Some(command)) => Plan { command, command_was_given: true, ..self.settings.clone() },
+            Origin::Fresh(None) => self.settings.clone(),
+            Origin::Again => self.supervisor.plan.as_deref().unwrap_or(&self.settings).clone(),
+            Origin::Like(other) => self.plans[&other].clone(),
+        };
+        self.plans.insert(generation, plan.clone());
+        Event::Prepared { generation, plan: Box::new(plan) }
     }
 
     /// So much time passes, and nothing else happens.
@@ -84,7 +138,8 @@ impl Story {
     /// These things are done, besides telling of it.
     #[track_caller]
     fn then(&mut self, wanted: &[Action]) -> &mut Self {
-        let done: Vec<_> = self.done.iter().filter(|action| !matches!(action, Action::Tell(_))).cloned().collect();
+        let aside = |action: &&Action| matches!(action, Action::Tell(_) | Action::Remember(_) | Action::AskChecks(_));
+        let done: Vec<_> = self.done.iter().filter(|action| !aside(action)).cloned().collect();
         let done: Vec<_> = done.into_iter().map(without_words).collect();
         assert_eq!(done, wanted);
         self
@@ -134,16 +189,33 @@ fn reload_to(ticket: u64, name: &str) -> Event {
     Event::Reload { ticket: Ticket(ticket), command: Some(command(name)), until: Until::Serving }
 }
 
+/// The first instance of this generation.
+fn first(generation: u64) -> Instance {
+    Instance { generation: Generation(generation), number: 1 }
+}
+
+fn at(generation: u64, number: u32) -> Instance {
+    Instance { generation: Generation(generation), number }
+}
+
 fn spawned(generation: u64) -> Event {
-    Event::Spawned { generation: Generation(generation), pid: 1000 + i32::try_from(generation).unwrap() }
+    spawned_at(generation, 1)
+}
+
+fn spawned_at(generation: u64, number: u32) -> Event {
+    Event::Spawned { instance: at(generation, number), pid: 1000 + i32::try_from(generation).unwrap() }
 }
 
 fn ready(generation: u64) -> Event {
-    Event::Ready { generation: Generation(generation) }
+    ready_at(generation, 1)
+}
+
+fn ready_at(generation: u64, number: u32) -> Event {
+    Event::Ready { instance: at(generation, number) }
 }
 
 fn not_ready(generation: u64, answer: &str) -> Event {
-    Event::NotReady { generation: Generation(generation), answer: answer.to_owned() }
+    Event::NotReady { instance: first(generation), answer: answer.to_owned() }
 }
 
 fn quiet(generation: u64) -> Event {
@@ -151,11 +223,15 @@ fn quiet(generation: u64) -> Event {
 }
 
 fn wrote(generation: u64, lines: &[&str]) -> Event {
-    Event::Wrote { generation: Generation(generation), lines: lines.iter().map(|line| (*line).to_owned()).collect() }
+    Event::Wrote { instance: first(generation), lines: lines.iter().map(|line| (*line).to_owned()).collect() }
 }
 
 fn exited(generation: u64) -> Event {
-    Event::Exited { generation: Generation(generation), exit: Exit::Code(1) }
+    exited_at(generation, 1)
+}
+
+fn exited_at(generation: u64, number: u32) -> Event {
+    Event::Exited { instance: at(generation, number), exit: Exit::Code(1) }
 }
 
 /// So many connections wait in the slots of one that died.
@@ -172,15 +248,24 @@ fn spawn_steered(generation: u64) -> Action {
 }
 
 fn spawn_of(name: &str, generation: u64, place: Place) -> Action {
-    Action::Spawn { generation: Generation(generation), command: command(name), place }
+    let like = if let Place::Of(dead) = place { Some(dead) } else { None };
+    Action::Spawn { instance: first(generation), command: command(name), place, like }
+}
+
+fn spawn_at(generation: u64, number: u32, place: Place) -> Action {
+    Action::Spawn { instance: at(generation, number), command: command("server"), place, like: None }
 }
 
 fn probe(generation: u64) -> Action {
-    Action::Probe(Generation(generation))
+    Action::Probe(first(generation))
 }
 
 fn steer(generation: u64) -> Action {
-    Action::Steer(Generation(generation))
+    Action::Steer(vec![portion(generation, &[1], 1)])
+}
+
+fn portion(generation: u64, instances: &[u32], weight: u32) -> Portion {
+    Portion { generation: Generation(generation), instances: instances.to_vec(), weight }
 }
 
 fn quiesce(generation: u64) -> Action {

@@ -25,7 +25,7 @@ pub struct Verdict {
 pub enum Outcome {
     /// Done as asked.
     Done,
-    /// It failed, and nothing serves.
+    /// It failed; what serves, if anything does, is told by the reason.
     Failed,
     /// It failed, and the old generation serves on.
     Kept,
@@ -51,6 +51,26 @@ pub enum Cause {
     Crashed,
     /// zdr was ending when it was asked.
     Stopping,
+    /// What was asked for, or the configuration, cannot be had.
+    Refused,
+    /// A command of the user's said no, or failed.
+    Hook,
+    /// It was stuck.
+    Stuck,
+    /// A critical check failed.
+    Unhealthy,
+    /// It was started again too often.
+    Exhausted,
+    /// The generation before serves again.
+    RolledBack,
+    /// There are as many instances as were asked for.
+    Scaled,
+    /// New connections wait.
+    Paused,
+    /// New connections wait no longer.
+    Resumed,
+    /// Somebody asked for something else meanwhile.
+    Superseded,
 }
 
 impl Outcome {

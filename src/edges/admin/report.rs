@@ -12,7 +12,9 @@ use crate::edges::figures::Figures;
 use crate::edges::listeners::Queue;
 use crate::edges::notice::Picture;
 pub use crate::supervisor::Health;
-use crate::supervisor::{Generation, Outcome, Seat, SeatName, State, Verdict};
+use crate::supervisor::{
+    Generation, Goal, InstanceState, Outcome, Seat, SeatName, SeatedInstance, State, Status, Verdict,
+};
 
 /// Who asks: arguments of a command may hold secrets, and are only for those who could read them anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,10 @@ pub struct Report {
     pub config_version: u64,
     /// How many instances serve.
     pub instances: usize,
+    /// How long new connections are held at most from now on, in seconds; null where they are not.
+    pub paused_secs: Option<f64>,
+    /// What a rollback would go to; null where there is nothing.
+    pub rollback: Option<Goal>,
     /// How many generations drain.
     pub draining: usize,
     /// Requests in flight in every generation, as the kernel sees them.
@@ -86,6 +92,10 @@ pub struct Row {
     pub pid: Option<i32>,
     /// How long it has sat there, in seconds.
     pub since_secs: f64,
+    /// Its instances, by number.
+    pub instances: Vec<SeatedInstance>,
+    /// Which configuration it was started with.
+    pub config_version: u64,
     /// Its open connections.
     pub connections: usize,
     /// Those with a request in flight.
@@ -145,8 +155,10 @@ impl Report {
             pid: std::process::id(),
             uptime_secs: picture.uptime_secs,
             generation: picture.seated(SeatName::Serving),
-            config_version: 1,
-            instances: seated(SeatName::Serving),
+            config_version: status.config_version,
+            instances: serving_instances(status),
+            paused_secs: status.paused_secs,
+            rollback: status.rollback.clone(),
             draining: seated(SeatName::Draining),
             in_flight,
             connections,
@@ -170,6 +182,8 @@ impl Row {
             seat: seat.seat,
             pid: seat.pid,
             since_secs: seat.since_secs,
+            instances: seat.instances.clone(),
+            config_version: seat.config_version,
             connections: count.open,
             in_flight: count.busy,
             status_text: picture.status_texts.get(&seat.generation).cloned(),
@@ -197,6 +211,11 @@ impl From<&Queue> for ListenerRow {
     }
 }
 
+fn serving_instances(status: &Status) -> usize {
+    let all = status.generations.iter().flat_map(|seat| &seat.instances);
+    all.filter(|instance| instance.state == InstanceState::Serving).count()
+}
+
 /// What zdr knows by itself.
 fn checks(picture: &Picture) -> BTreeMap<String, Check> {
     let status = &picture.status;
@@ -205,6 +224,7 @@ fn checks(picture: &Picture) -> BTreeMap<String, Check> {
             let trouble = status.trouble.as_deref().unwrap_or_default();
             (Health::Unhealthy, format!("generation {generation} {trouble}"))
         }
+        (Some(_), true) if status.paused_secs.is_some() => (Health::Degraded, "new connections are held".to_owned()),
         (Some(generation), true) => (Health::Healthy, format!("generation {generation} serves")),
         (Some(_), false) => (Health::Unhealthy, "zdr is stopping".to_owned()),
         (None, _) => (Health::Unhealthy, "nothing serves".to_owned()),

@@ -4,7 +4,9 @@
 //! |---|---|---|
 //! | GET | /v1/status | seats, listeners, connections, last verdict |
 //! | POST | /v1/reload | progress as NDJSON, the verdict last; body `{"command":[..],"wait":"serving"}`, both optional |
-//! | POST | /v1/restart, /v1/stop | the same, without a body |
+//! | POST | /v1/restart, /v1/rollback, /v1/stop, /v1/resume | the same, without a body |
+//! | POST | /v1/scale | the same; body `{"instances":4}` or `{"more":-1}` |
+//! | POST | /v1/pause | the same; body `{"for_secs":30}`, which is the default |
 //! | GET | /v1/events | the story as Server-Sent Events; also on a health address |
 //! | GET | health paths | see `health.rs`; also on a health address |
 //! | GET | / | the dashboard; also on a health address |
@@ -22,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::answers::{common, gone, json_answer, refusal, said, stream_answer, wrong_method};
 use super::dashboard;
 use super::health::{Aspect, HealthPaths};
+use super::orders::order;
 use super::query::{last_event_id, on_and_on, poll_interval};
 use super::report::{For, Health, Report};
 use super::reporter::{Reporter, Wanted};
@@ -73,10 +76,13 @@ impl Routes {
         match (&asked.method, asked.path.as_str()) {
             (&Method::GET, "/v1/status") => self.status().await,
             (&Method::POST, "/v1/reload") => self.reload(&asked.body),
-            (&Method::POST, "/v1/restart") => self.order(Order::Restart),
-            (&Method::POST, "/v1/stop") => self.order(Order::Stop),
+            (&Method::POST, path) if path.starts_with("/v1/") => match order(path, &asked.body) {
+                Some(Ok(order)) => self.order(order),
+                Some(Err(why)) => refusal(StatusCode::BAD_REQUEST, &why),
+                None => self.health(asked).await,
+            },
             (_, "/v1/status") => wrong_method("GET, HEAD"),
-            (_, "/v1/reload" | "/v1/restart" | "/v1/stop") => wrong_method("POST"),
+            (_, path) if path == "/v1/reload" || order(path, &Bytes::new()).is_some() => wrong_method("POST"),
             _ => self.health(asked).await,
         }
     }

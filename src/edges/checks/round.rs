@@ -74,6 +74,15 @@ impl Round {
         Self { check, position, inquiry, tell, begun: None, under_way, answer: None, looked_at: None }
     }
 
+    pub(super) fn check(&self) -> &Check {
+        &self.check
+    }
+
+    /// However lately it was asked: what is under way will do.
+    pub(super) fn is_due_now(&mut self) {
+        self.begun.take_if(|_| self.under_way == UnderWay::No);
+    }
+
     pub(super) fn looked_at(&mut self, now: Instant) {
         self.looked_at = Some(now);
     }
@@ -123,8 +132,8 @@ impl Round {
         };
         let before = self.answer.as_ref().map_or(Health::Healthy, |answer| answer.state);
         if state != before {
-            let (name, message) = (self.check.name.clone(), message.clone());
-            tell(&self.inquiry.owner, Event::Checked { name, state, message });
+            let (name, message, critical) = (self.check.name.clone(), message.clone(), self.check.critical);
+            tell(&self.inquiry.owner, Event::Checked { name, state, message, critical });
         }
         self.answer = Some(Answer { state, message, at: now });
     }

@@ -16,8 +16,8 @@ pub struct Steering {
     pub serving: Vec<(u32, u64)>,
     /// Which of them gets it.
     pub draw: Draw,
-    /// The one client that is sent elsewhere, and where: the readiness probe.
-    pub probe: Option<(SocketAddr, u32)>,
+    /// The clients that are sent elsewhere, and where: readiness probes.
+    pub probes: Vec<(SocketAddr, u32)>,
 }
 
 /// How one of several is drawn.
@@ -62,37 +62,12 @@ const IP: u32 = (-0x10_0000_i32).cast_unsigned();
 const RANDOM: u32 = (-0x1000_i32 + 56).cast_unsigned();
 
 impl Steering {
+    /// The tests for one probe after the other, then whoever serves.
     fn program(&self) -> Vec<libc::sock_filter> {
-        let Some((client, elsewhere)) = self.probe else {
-            return self.serve();
-        };
-        let port = u32::from(client.port());
-        let mut tests = vec![statement(LOAD_BYTE, IP), statement(SHIFT_RIGHT, 4)];
-        match client.ip().to_canonical() {
-            IpAddr::V4(ip) => tests.extend([
-                is(4),
-                statement(LOAD_WORD, IP + 12),
-                is(ip.to_bits()),
-                statement(LOAD_X_HEADER_LENGTH, IP),
-                statement(LOAD_HALF_BEHIND_X, IP),
-                is(port),
-            ]),
-            IpAddr::V6(ip) => {
-                tests.push(is(6));
-                for (offset, word) in (8..).step_by(4).zip(ip.octets().chunks_exact(4)) {
-                    tests.push(statement(LOAD_WORD, IP + offset));
-                    tests.push(is(word.iter().fold(0, |word, byte| word << 8 | u32::from(*byte))));
-                }
-                tests.extend([statement(LOAD_HALF, IP + 40), is(port)]);
-            }
-        }
-        tests.push(statement(RETURN, elsewhere));
-        let end = tests.len();
-        for (position, test) in tests.iter_mut().enumerate().filter(|(_, test)| test.code == JUMP_IF_EQUAL) {
-            test.jf = u8::try_from(end - position - 1).unwrap_or(u8::MAX);
-        }
-        tests.extend(self.serve());
-        tests
+        let mut program: Vec<_> =
+            self.probes.iter().flat_map(|(client, elsewhere)| probe(*client, *elsewhere)).collect();
+        program.extend(self.serve());
+        program
     }
 
     /// One comparison after the other, each with its answer right behind it: no jump is longer than one statement, however
@@ -116,6 +91,36 @@ impl Steering {
         statements.push(statement(RETURN, *last));
         statements
     }
+}
+
+/// Whether this is the client, and where it is sent then; else what comes next is executed.
+fn probe(client: SocketAddr, elsewhere: u32) -> Vec<libc::sock_filter> {
+    let port = u32::from(client.port());
+    let mut tests = vec![statement(LOAD_BYTE, IP), statement(SHIFT_RIGHT, 4)];
+    match client.ip().to_canonical() {
+        IpAddr::V4(ip) => tests.extend([
+            is(4),
+            statement(LOAD_WORD, IP + 12),
+            is(ip.to_bits()),
+            statement(LOAD_X_HEADER_LENGTH, IP),
+            statement(LOAD_HALF_BEHIND_X, IP),
+            is(port),
+        ]),
+        IpAddr::V6(ip) => {
+            tests.push(is(6));
+            for (offset, word) in (8..).step_by(4).zip(ip.octets().chunks_exact(4)) {
+                tests.push(statement(LOAD_WORD, IP + offset));
+                tests.push(is(word.iter().fold(0, |word, byte| word << 8 | u32::from(*byte))));
+            }
+            tests.extend([statement(LOAD_HALF, IP + 40), is(port)]);
+        }
+    }
+    tests.push(statement(RETURN, elsewhere));
+    let end = tests.len();
+    for (position, test) in tests.iter_mut().enumerate().filter(|(_, test)| test.code == JUMP_IF_EQUAL) {
+        test.jf = u8::try_from(end - position - 1).unwrap_or(u8::MAX);
+    }
+    tests
 }
 
 /// A number made of the address and port of the sender, in which those of neighbours are far from each other
@@ -147,7 +152,7 @@ fn sender() -> Vec<libc::sock_filter> {
     statements
 }
 
-/// Goes on where equal, and else to whoever serves; `program` fills in how far that is.
+/// Goes on where equal, and else behind the answer; `probe` fills in how far that is.
 const fn is(value: u32) -> libc::sock_filter {
     jump(JUMP_IF_EQUAL, value, 0, 0)
 }
@@ -214,7 +219,7 @@ mod tests {
                 let probe = probe(&old, to, |client| Steering {
                     serving: vec![(0, 1)],
                     draw: Draw::Chance,
-                    probe: Some((client, 1)),
+                    probes: vec![(client, 1)],
                 });
                 let other = TcpStream::connect(to).unwrap();
                 assert_eq!((accepted(&old), accepted(&new)), (1, 1), "{listen} from {connect}");
@@ -229,7 +234,8 @@ mod tests {
         let to = old.local_addr().unwrap();
         let new = member(to);
         for (serving, expected) in [(0, (50, 0)), (1, (0, 50)), (0, (50, 0))] {
-            steer(new.as_fd(), &Steering { serving: vec![(serving, 1)], draw: Draw::Chance, probe: None }).unwrap();
+            steer(new.as_fd(), &Steering { serving: vec![(serving, 1)], draw: Draw::Chance, probes: Vec::new() })
+                .unwrap();
             let clients: Vec<_> = (0..50).map(|_| TcpStream::connect(to).unwrap()).collect();
             assert_eq!((accepted(&old), accepted(&new)), expected);
             drop(clients);
@@ -247,7 +253,7 @@ mod tests {
                     probe(&first, to, |client| Steering {
                         serving: serving.clone(),
                         draw: Draw::Chance,
-                        probe: Some((client, 3)),
+                        probes: vec![(client, 3)],
                     })
                 })
                 .collect();

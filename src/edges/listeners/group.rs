@@ -19,6 +19,7 @@ use super::queue::is_shut_down;
 use super::{ListenError, reachable};
 use crate::address::{Address, Listener};
 use crate::edges::kernel::reuseport::{Draw, Steering, steer};
+use crate::supervisor::{Generation, Instance};
 
 /// The sockets of one listener.
 #[derive(Debug)]
@@ -34,9 +35,27 @@ pub(super) struct Group {
     targets: Vec<(usize, u64)>,
     /// The slot that gets what is new instead, while what is new is paused.
     paused: Option<usize>,
+    /// Whose connections are sent to other slots than that.
+    aims: Vec<Aim>,
     /// The slot with the full queue that holds new connections back instead of both.
     held: Option<Held>,
 }
+
+/// A connection that is about to be made, and the slot that it is to reach.
+#[derive(Debug)]
+struct Aim {
+    /// The instance that is probed.
+    by: Instance,
+    client: SocketAddr,
+    slot: usize,
+}
+
+/// How many of them are in force at a time: each costs statements of the program, of which there are at most 4,096
+/// (BPF_MAXINSNS). What was aimed earlier has long been connected.
+const AIMS: usize = 128;
+
+/// Whoever is no instance of a server.
+const NOBODY: Instance = Instance { generation: Generation(0), number: 0 };
 
 /// A socket, and what the kernel's tables call it, which is asked for often.
 #[derive(Debug)]
@@ -77,7 +96,7 @@ impl Group {
         let is_stream = getsockopt(&socket, sockopt::SockType)? == SockType::Stream;
         let draw = if is_stream { Draw::Chance } else { Draw::Sender };
         let (sockets, places) = (BTreeMap::from([(slot, Member::of(socket))]), vec![slot]);
-        Ok(Self { sockets, places, uid, draw, targets: vec![(slot, 1)], paused: None, held: None })
+        Ok(Self { sockets, places, uid, draw, targets: vec![(slot, 1)], paused: None, aims: Vec::new(), held: None })
     }
 
     /// The socket of a slot, where it has one.
@@ -91,12 +110,12 @@ impl Group {
         if !self.sockets.contains_key(&slot) {
             // In force before there is a second one, which the kernel would choose at times. For one that listened
             // before it was to be shared there is no group yet, and the second one takes nothing until there is.
-            let serving = Steering { serving: self.serving(), draw: self.draw, probe: None };
+            let serving = Steering { serving: self.serving(), draw: self.draw, probes: Vec::new() };
             let deaf = self.places.len() < 2 && steer(self.any(), &serving).is_err();
             let socket = make::another(listener, ours, self.uid, deaf)?;
             self.sockets.insert(slot, Member::of(socket));
             self.places.push(slot);
-            self.put_in_force(None).map_err(|source| ListenError::steer(listener, source))?;
+            self.put_in_force().map_err(|source| ListenError::steer(listener, source))?;
             if deaf {
                 let hears = make::set_least_hops(&self.sockets[&slot].socket, listener, 0);
                 hears.map_err(|source| ListenError::socket(listener, source))?;
@@ -126,13 +145,13 @@ impl Group {
         if !targets.is_empty() {
             self.targets = targets;
         }
-        self.put_in_force(None)
+        self.put_in_force()
     }
 
     /// Gives what is new to this slot for a time; None ends it.
     pub(super) fn pause(&mut self, slot: Option<usize>) -> io::Result<()> {
         self.paused = slot;
-        self.put_in_force(None)
+        self.put_in_force()
     }
 
     /// The socket that gets what is new becomes that of this slot, with all that waits in it already.
@@ -153,21 +172,33 @@ impl Group {
     }
 
     /// A socket whose connection reaches this slot, and nobody else's does.
-    pub(super) fn aim(&self, slot: usize, listener: &Listener) -> io::Result<(TcpSocket, SocketAddr)> {
+    pub(super) fn aim(
+        &mut self,
+        by: Instance,
+        slot: usize,
+        listener: &Listener,
+    ) -> io::Result<(TcpSocket, SocketAddr)> {
         let Address::Tcp(address) = listener.address else {
             return Err(io::Error::other("there is no TCP listener to ask"));
         };
         let to = SocketAddr::new(reachable(address.ip(), listener.options.v6only), address.port());
         let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.bind(SocketAddr::new(to.ip(), 0))?;
-        self.put_in_force(Some((socket.local_addr()?, slot)))?;
+        let too_many = self.aims.len().saturating_sub(AIMS - 1);
+        self.aims.drain(..too_many);
+        self.aims.push(Aim { by, client: socket.local_addr()?, slot });
+        self.put_in_force()?;
         Ok((socket, to))
     }
 
     /// The probe has its connection: whoever gets its source port next is a client like any other.
-    pub(super) fn unaim(&self) {
-        // It was put in force before on the same socket, so this cannot fail where that did not.
-        let _ = self.put_in_force(None);
+    pub(super) fn unaim(&mut self, is_over: impl Fn(Instance) -> bool) {
+        let before = self.aims.len();
+        self.aims.retain(|aim| !is_over(aim.by));
+        if self.aims.len() < before {
+            // It was put in force before on the same socket, so this cannot fail where that did not.
+            let _ = self.put_in_force();
+        }
     }
 
     /// Leaves new connections to the clients' next try; what has begun is finished. They are steered to a slot whose
@@ -182,15 +213,17 @@ impl Group {
         // A queue is full when more wait in it than its backlog says. A backlog of 0 would do with one, but the kernel
         // takes that for an attack and logs it.
         listen(socket, Backlog::new(1)?)?;
-        let filler = || {
-            let (socket, to) = self.aim(slot, listener)?;
+        let mut filler = || {
+            let (socket, to) = self.aim(NOBODY, slot, listener)?;
             match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
                 Ok(()) | Err(Errno::EINPROGRESS) => Ok(socket),
                 Err(error) => Err(io::Error::from(error)),
             }
         };
-        self.held = Some(Held { slot, _fillers: [filler()?, filler()?] });
-        self.put_in_force(None)
+        let fillers = [filler()?, filler()?];
+        self.aims.retain(|aim| aim.by != NOBODY);
+        self.held = Some(Held { slot, _fillers: fillers });
+        self.put_in_force()
     }
 
     /// A server may shut its socket down (shutdown(2)), as WEBrick does, and that ends the socket for everybody who has
@@ -213,18 +246,18 @@ impl Group {
             self.places.push(*slot);
         }
         if !dead.is_empty() {
-            self.put_in_force(None).map_err(|source| ListenError::steer(listener, source))?;
+            self.put_in_force().map_err(|source| ListenError::steer(listener, source))?;
         }
         Ok(())
     }
 
-    fn put_in_force(&self, probe: Option<(SocketAddr, usize)>) -> io::Result<()> {
+    fn put_in_force(&self) -> io::Result<()> {
         // The kernel makes no group of one that was bound before it was to be shared; it has nothing to choose there.
-        if self.places.len() < 2 && probe.is_none() {
+        if self.places.len() < 2 && self.aims.is_empty() {
             return Ok(());
         }
-        let probe = probe.map(|(client, slot)| (client, self.place(slot)));
-        match steer(self.any(), &Steering { serving: self.serving(), draw: self.draw, probe }) {
+        let probes = self.aims.iter().map(|aim| (aim.client, self.place(aim.slot))).collect();
+        match steer(self.any(), &Steering { serving: self.serving(), draw: self.draw, probes }) {
             Err(_) if self.places.len() < 2 => Ok(()),
             result => result,
         }

@@ -13,7 +13,7 @@ use super::path::{Named, bind_abstract};
 use super::queue::set_nonblocking;
 use super::{Aimed, ListenError, Target, make, reachable};
 use crate::address::{Address, Listener};
-use crate::supervisor::Generation;
+use crate::supervisor::{Generation, Instance};
 
 /// A listener and its sockets.
 #[derive(Debug)]
@@ -207,11 +207,11 @@ impl Lane {
     }
 
     /// A connection that will reach this slot, and where it comes from.
-    pub(super) fn aim(&self, slot: usize) -> io::Result<(Aimed, Option<SocketAddr>)> {
+    pub(super) fn aim(&mut self, by: Instance, slot: usize) -> io::Result<(Aimed, Option<SocketAddr>)> {
         let aimed = |target, shared| Aimed { target, shared };
-        match &self.way {
+        match &mut self.way {
             Way::Group(group) => {
-                let (socket, to) = group.aim(slot, &self.listener)?;
+                let (socket, to) = group.aim(by, slot, &self.listener)?;
                 let client = socket.local_addr()?;
                 Ok((aimed(Target::Tcp(socket, to), false), Some(client)))
             }
@@ -238,9 +238,9 @@ impl Lane {
     }
 
     /// The probe has its connection.
-    pub(super) fn unaim(&self) {
-        if let Way::Group(group) = &self.way {
-            group.unaim();
+    pub(super) fn unaim(&mut self, is_over: impl Fn(Instance) -> bool) {
+        if let Way::Group(group) = &mut self.way {
+            group.unaim(is_over);
         }
     }
 

@@ -26,7 +26,10 @@ impl Listeners {
     /// that was not prepared has the listeners of the one before.
     pub fn lend(&mut self, instance: Instance, place: Place, queue: QueueMode) -> Result<Vec<Lent<'_>>, ListenError> {
         let generation = instance.generation;
-        self.mend()?;
+        // Later on it is done whenever a process has ended.
+        if self.loans.of(generation).is_empty() {
+            self.mend()?;
+        }
         if !self.asked.contains_key(&generation) {
             self.prepare(generation, None)?;
         }
@@ -94,9 +97,9 @@ impl Listeners {
     }
 
     /// An instance is gone, and its generation lives on: what waits in its slot waits for the next of its number.
-    #[cfg_attr(not(test), expect(dead_code, reason = "there is one instance of a generation so far"))]
     pub fn leave(&mut self, instance: Instance) {
         self.loans.leave(instance);
+        self.unaim(instance);
         self.forget_bound(|bound| bound == instance);
     }
 
@@ -112,7 +115,7 @@ impl Listeners {
         self.lanes.iter_mut().for_each(|lane| lane.claims.retain(|other| *other != generation));
         self.asked.remove(&generation);
         self.forget_bound(|bound| bound.generation == generation);
-        self.unaim();
+        self.lanes.iter_mut().for_each(|lane| lane.unaim(|by| by.generation == generation));
         // Nobody is sent there any more before it is looked at for the last time. Where these fail, what is new goes where
         // it went before.
         let _ = self.steer_past(generation);

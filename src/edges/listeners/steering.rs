@@ -114,7 +114,6 @@ impl Listeners {
     }
 
     /// Lets what is new wait in a slot of this generation, which nobody serves. What cannot be paused is told.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nobody asks for it so far"))]
     pub fn pause(&mut self, generation: Generation) -> io::Result<Vec<String>> {
         let slot = self.free_slot();
         self.loans.lend(Instance { generation, number: 1 }, slot);

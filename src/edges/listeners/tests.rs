@@ -86,7 +86,11 @@ fn connect(to: SocketAddr) -> TcpStream {
 
 /// A connection of the probe of this instance.
 fn aimed(listeners: &mut Listeners, instance: Instance) -> TcpStream {
-    let Target::Tcp(socket, to) = listeners.aim(instance, 0).unwrap().target else { unreachable!() };
+    connected(listeners.aim(instance, 0).unwrap())
+}
+
+fn connected(aimed: Aimed) -> TcpStream {
+    let Target::Tcp(socket, to) = aimed.target else { unreachable!() };
     let stream = TcpStream::from(socket.as_fd().try_clone_to_owned().unwrap());
     stream.set_nonblocking(false).unwrap();
     nix::sys::socket::connect(stream.as_raw_fd(), &SockaddrStorage::from(to)).unwrap();

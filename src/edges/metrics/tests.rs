@@ -20,7 +20,7 @@ fn at(second: u64) -> SystemTime {
 }
 
 fn spawned(generation: u64, why: Why) -> News {
-    News::Spawned { generation: Generation(generation), pid: 1, why }
+    News::Spawned { generation: Generation(generation), instance: 1, of: 1, pid: 1, why }
 }
 
 fn serving(generation: u64) -> News {
@@ -195,9 +195,16 @@ fn every_reason_for_a_start_is_there_from_the_start() {
         Why::Stuck => 5,
         Why::Leaving => 6,
         Why::Finish => 7,
+        Why::Change => 8,
+        Why::Rollback => 9,
+        Why::Scale => 10,
+        Why::Memory => 11,
+        Why::Lifetime => 12,
     };
     assert_eq!(STARTS.map(position), std::array::from_fn(|at| at));
-    assert_eq!(STARTS.map(word), ["boot", "reload", "restart", "crash", "retry", "stuck", "leaving", "finish"]);
+    let words = ["boot", "reload", "restart", "crash", "retry", "stuck", "leaving", "finish"];
+    let more = ["change", "rollback", "scale", "memory", "lifetime"];
+    assert_eq!(STARTS.map(word).as_slice(), [words.as_slice(), &more].concat());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Who answers: the process that accepted a probe, and the generation it belongs to.
+//! Who answers: the process that accepted a probe, and the instance it belongs to.
 //!
 //! The kernel names the socket that the server got (`sock_diag(7)`), `/proc` who holds it. Asked before the server can know
 //! the question, so that nobody has answered yet.
@@ -12,7 +12,7 @@ use crate::edges::connections::marker;
 use crate::edges::kernel::sock_diag::{Accepted, SockDiag};
 use crate::edges::processes::{holder, holder_anywhere, orphans, program, sockets, tree};
 
-use crate::supervisor::Generation;
+use crate::supervisor::Instance;
 
 /// How long a connection may wait to be accepted, in polls of one millisecond.
 const POLLS: u32 = 3000;
@@ -20,7 +20,7 @@ const POLLS: u32 = 3000;
 /// Who took connections out of a queue.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// The wanted generation has the connection with this inode.
+    /// The wanted instance has the connection with this inode.
     Its(u32),
     /// Somebody else, in words.
     Others(String),
@@ -29,19 +29,25 @@ pub(super) enum Whose {
 }
 
 /// Whose these connections are, by the inodes of the servers' ends.
-pub(super) fn whose(inodes: &[u32], wanted: Generation, roots: &[(Generation, i32)]) -> Whose {
-    // The wanted generation first: it is the small tree, and the usual answer.
-    let its = roots.iter().find(|(generation, _)| *generation == wanted).map(|(_, root)| of(wanted, *root, roots));
+pub(super) fn whose(inodes: &[u32], wanted: Instance, roots: &[(Instance, i32)]) -> Whose {
+    // The wanted instance first: it is the small tree, and the usual answer.
+    let its = roots.iter().find(|(instance, _)| *instance == wanted).map(|(_, root)| of(wanted, *root, roots));
     let held = its.map(|processes| sockets(&processes).unwrap_or_default()).unwrap_or_default();
     if let Some(inode) = inodes.iter().find(|inode| held.contains(inode)) {
         return Whose::Its(*inode);
     }
     let in_words = |inode: &u32| {
-        let others = roots.iter().filter(|(generation, _)| *generation != wanted);
+        let others = roots.iter().filter(|(instance, _)| *instance != wanted);
         let mut holders = others.map(|(other, root)| (*other, holder(*inode, &of(*other, *root, roots))));
         if let Some((other, Some(pid))) = holders.find(|(_, pid)| pid.is_some()) {
             let who = program(pid).unwrap_or_else(|| "?".to_owned());
-            return Some(format!("answered by process {pid} ({who}) of generation {other}, not by the new one"));
+            let Instance { generation, number } = other;
+            return Some(match generation == wanted.generation {
+                true => {
+                    format!("answered by process {pid} ({who}) of instance {number}, not by instance {}", wanted.number)
+                }
+                false => format!("answered by process {pid} ({who}) of generation {generation}, not by the new one"),
+            });
         }
         let (pid, who) = holder_anywhere(*inode)?;
         Some(format!("answered by process {pid} ({who}), which does not belong to zdr"))
@@ -49,16 +55,16 @@ pub(super) fn whose(inodes: &[u32], wanted: Generation, roots: &[(Generation, i3
     inodes.iter().find_map(in_words).map_or(Whose::NotSeenYet, Whose::Others)
 }
 
-/// The processes of a generation, those whose parents are gone included.
-pub(super) fn of(generation: Generation, root: i32, roots: &[(Generation, i32)]) -> Vec<i32> {
+/// The processes of an instance, those whose parents are gone included.
+pub(super) fn of(instance: Instance, root: i32, roots: &[(Instance, i32)]) -> Vec<i32> {
     let known: Vec<i32> = roots.iter().map(|(_, root)| *root).collect();
     let mut processes = tree(root);
-    processes.extend(orphans(&known, &marker(generation)));
+    processes.extend(orphans(&known, &marker(instance)));
     processes
 }
 
-/// Waits until a connection to this machine is accepted, and tells whether the wanted generation has it.
-pub(super) fn hook(ends: Ends, wanted: Generation, roots: Vec<(Generation, i32)>) -> Hook {
+/// Waits until a connection to this machine is accepted, and tells whether the wanted instance has it.
+pub(super) fn hook(ends: Ends, wanted: Instance, roots: Vec<(Instance, i32)>) -> Hook {
     Box::new(move || {
         let unknown = |error| format!("cannot tell who answers: sock_diag: {error}");
         let mut diag = SockDiag::open().map_err(unknown)?;

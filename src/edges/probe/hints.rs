@@ -8,15 +8,15 @@ use super::attribution::of;
 use crate::address::Listener;
 use crate::edges::kernel::sock_diag::SockDiag;
 use crate::edges::processes::{holder, program, sockets};
-use crate::supervisor::Generation;
+use crate::supervisor::Instance;
 
 /// Where the connection waits.
 #[derive(Clone, Debug)]
 pub(super) struct Queue {
     /// Whose it is.
-    pub(super) generation: Generation,
+    pub(super) instance: Instance,
     /// The main processes of all generations.
-    pub(super) roots: Vec<(Generation, i32)>,
+    pub(super) roots: Vec<(Instance, i32)>,
     /// The inode of the socket.
     pub(super) socket: u32,
     /// The inodes of all sockets that the generation was lent.
@@ -28,8 +28,8 @@ pub(super) struct Queue {
 impl Queue {
     /// The likeliest reason, in one clause.
     pub(super) fn hint(&self) -> Option<String> {
-        let root = self.roots.iter().find(|(generation, _)| *generation == self.generation).map(|(_, root)| *root)?;
-        let processes = of(self.generation, root, &self.roots);
+        let root = self.roots.iter().find(|(instance, _)| *instance == self.instance).map(|(_, root)| *root)?;
+        let processes = of(self.instance, root, &self.roots);
         let held = sockets(&processes).ok().filter(|_| !processes.is_empty())?;
         let listening = SockDiag::open().and_then(|mut diag| diag.listening()).unwrap_or_default();
         let elsewhere = listening.iter().find(|at| held.contains(&at.inode) && !self.lent.contains(&at.inode));
@@ -48,9 +48,9 @@ impl Queue {
 }
 
 /// For one that has listened on nothing that was taken over: where it listens all the same.
-pub(super) fn left_alone(generation: Generation, roots: &[(Generation, i32)]) -> Option<String> {
-    let root = roots.iter().find(|(other, _)| *other == generation).map(|(_, root)| *root)?;
-    let held = sockets(&of(generation, root, roots)).ok()?;
+pub(super) fn left_alone(instance: Instance, roots: &[(Instance, i32)]) -> Option<String> {
+    let root = roots.iter().find(|(other, _)| *other == instance).map(|(_, root)| *root)?;
+    let held = sockets(&of(instance, root, roots)).ok()?;
     let listening = SockDiag::open().and_then(|mut diag| diag.listening()).ok()?;
     let its = listening.iter().find(|at| held.contains(&at.inode))?;
     Some(format!("it listens on {}, which zdr leaves alone: give it a port that stays the same", its.address))

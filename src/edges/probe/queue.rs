@@ -45,7 +45,7 @@ impl Probe {
             let mut still = Vec::new();
             for connection in waiting {
                 match connection.ends.accepted(&mut diag).map_err(|error| unknown(&error))? {
-                    Accepted::By { .. } if !shared => {
+                    Accepted::By { .. } if !shared && !self.reach().await.others => {
                         self.was_accepted();
                         return Ok(connection);
                     }
@@ -103,7 +103,7 @@ impl Probe {
         if inodes.is_empty() {
             return Whose::NotSeenYet;
         }
-        let (wanted, roots) = (self.generation, self.roots().await);
+        let (wanted, roots) = (self.instance, self.roots().await);
         spawn_blocking(move || whose(&inodes, wanted, &roots)).await.unwrap_or(Whose::NotSeenYet)
     }
 
@@ -128,6 +128,10 @@ impl Probe {
             tokio::select! {
                 answer = &mut asking => {
                     if asked.elapsed() < self.readiness.limit {
+                        // One that has come meanwhile may have answered instead.
+                        if self.reach().await.others {
+                            return Err("it shares its queue since it was asked, and is asked again".to_owned());
+                        }
                         self.was_accepted();
                         return answer;
                     }
@@ -149,7 +153,7 @@ impl Probe {
     }
 
     fn was_accepted(&self) {
-        let _ = self.owner.send(Notice::Accepted { generation: self.generation });
+        let _ = self.owner.send(Notice::Accepted { instance: self.instance });
     }
 
     /// That nobody takes it, and why not, where that can be seen.
@@ -168,7 +172,7 @@ impl Probe {
         let inode = |at: &Watched| u32::try_from(fstat(at.socket.as_fd()).ok()?.st_ino).ok();
         let sockets = self.sockets().await;
         let queue = Queue {
-            generation: self.generation,
+            instance: self.instance,
             roots: self.roots().await,
             socket: sockets.iter().find(|at| at.listener == *listener).and_then(inode)?,
             lent: sockets.iter().filter_map(inode).collect(),

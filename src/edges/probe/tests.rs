@@ -16,12 +16,13 @@ use tokio::time::timeout;
 use super::*;
 use crate::config::Statuses;
 use crate::edges::listeners::Target;
+use crate::supervisor::Generation;
 
 /// Only a failure waits this long.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-const OLD: Generation = Generation(1);
-const NEW: Generation = Generation(2);
+const OLD: Instance = Instance { generation: Generation(1), number: 1 };
+const NEW: Instance = Instance { generation: Generation(2), number: 1 };
 
 /// A process with this listener as its standard input, as a server that was lent it; ended with the test.
 struct Server(Child);
@@ -76,7 +77,7 @@ fn answers(status: u16) -> String {
 #[derive(Clone, Default)]
 struct Owned {
     reach: Arc<Mutex<Reach>>,
-    roots: Vec<(Generation, i32)>,
+    roots: Vec<(Instance, i32)>,
     socket: Option<Arc<OwnedFd>>,
     address: Option<UnixAddress>,
     tcp: Option<SocketAddr>,
@@ -144,7 +145,7 @@ impl Owned {
                 *self.aimed.lock().unwrap().last_mut().unwrap() += 1;
                 let _ = reply.send(Ok(self.aims()));
             }
-            Notice::Unaim => self.aimed.lock().unwrap().push(0),
+            Notice::Unaim { .. } => self.aimed.lock().unwrap().push(0),
             Notice::Reach { reply, .. } => {
                 let _ = reply.send(self.reach.lock().unwrap().clone());
             }
@@ -170,7 +171,7 @@ impl Owned {
             successes: 1,
             startup_grace: Duration::from_millis(300),
         };
-        let probe = Probe { generation: NEW, readiness, captures, owner };
+        let probe = Probe { instance: NEW, readiness, captures, owner };
         Events { owned: self.clone(), notices, _probe: super::super::task::Task::start(probe.run()) }
     }
 }
@@ -214,7 +215,7 @@ impl Events {
     }
 
     async fn until_ready(&mut self) {
-        while self.next().await != (Event::Ready { generation: NEW }) {}
+        while self.next().await != (Event::Ready { instance: NEW }) {}
     }
 }
 

@@ -13,7 +13,7 @@ use super::{Count, Doors, Holder, Quiesce, count};
 use crate::address::Listener;
 use crate::edges::listeners::{Watched, waiting};
 use crate::edges::notice::Notice;
-use crate::supervisor::{Event, Generation};
+use crate::supervisor::{Event, Generation, Instance};
 
 /// Only a failure waits this long.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -68,8 +68,9 @@ fn counted(server: &Server) -> Count {
 fn watch(sockets: Vec<Watched>) -> mpsc::UnboundedReceiver<Notice> {
     let (owner, notices) = mpsc::unbounded_channel();
     let idle = Duration::ZERO;
-    let holder = Holder { generation: Generation(1), root: own_pid(), control_group: None };
-    let quiesce = Quiesce { holder, known: Vec::new(), sockets, idle, owner };
+    let generation = Generation(1);
+    let holder = Holder { instance: Instance { generation, number: 1 }, root: own_pid(), control_group: None };
+    let quiesce = Quiesce { generation, holders: vec![holder], known: Vec::new(), sockets, idle, owner };
     tokio::spawn(quiesce.run());
     notices
 }

@@ -5,17 +5,32 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Cause, Generation, Health, News, Verdict, Why};
+use super::{Cause, Generation, Health, Hook, News, Verdict, Why};
 use crate::supervisor::Outcome;
 
 /// One of each kind after the other; the compiler asks for those that are new.
 fn after(last: Option<&News>) -> Option<News> {
     let (generation, text, after, output) = (Generation(1), String::new, Duration::ZERO, Vec::new());
-    let Some(last) = last else { return Some(News::Spawned { generation, pid: 1, why: Why::Boot }) };
+    let Some(last) = last else {
+        return Some(News::Spawned { generation, instance: 1, of: 1, pid: 1, why: Why::Boot });
+    };
     let reason = text();
     Some(match last {
-        News::Spawned { .. } => News::NotReady { generation, answer: text() },
-        News::NotReady { .. } => News::Serving { generation, after },
+        News::Spawned { .. } => News::NotReady { generation, instance: 1, of: 1, answer: text() },
+        News::NotReady { .. } => News::InstanceReady { generation, instance: 1, ready: 1, of: 2 },
+        News::InstanceReady { .. } => {
+            News::InstanceLost { generation, instance: 1, exit: text(), then: text(), output }
+        }
+        News::InstanceLost { .. } => News::Sharing { generation, ready: 1, of: 2 },
+        News::Sharing { .. } => News::Hook { generation, hook: Hook::BeforeStart, failure: None },
+        News::Hook { .. } => News::Changed { path: text() },
+        News::Changed { .. } => News::Paused { time: after },
+        News::Paused { .. } => News::Resumed,
+        News::Resumed => News::Unapplied { reason },
+        News::Unapplied { .. } => News::Refused { reason },
+        News::Refused { .. } => News::Worn { generation, reason },
+        News::Worn { .. } => News::Waiting,
+        News::Waiting => News::Serving { generation, after },
         News::Serving { .. } => News::Draining { generation, open: 0, busy: 0 },
         News::Draining { .. } => News::Signalled { generation },
         News::Signalled { .. } => News::Killed { generation, reason },

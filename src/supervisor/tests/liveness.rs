@@ -15,7 +15,7 @@ fn recovered(generation: u64, sign: Sign) -> Event {
 }
 
 fn leaving(generation: u64) -> Event {
-    Event::Leaving { generation: Generation(generation) }
+    Event::Leaving { instance: first(generation) }
 }
 
 /// What was told last.
@@ -50,7 +50,7 @@ fn what_waits_for_a_stuck_generation_when_it_is_killed_is_finished_by_another() 
     }
     story.after(DRAIN_TIMEOUT).after(DRAIN_TIMEOUT).then(&[kill(1)]);
     story.when(exited(1)).then(&[kill(1), look_behind(1)]);
-    story.when(left(1, 3)).then(&[spawn_of("server", 3, Place::Of(Generation(1))), release(1)]).serves(Some(2));
+    story.when(left(1, 3)).then(&[spawn_of("server", 3, Place::Of(Generation(1)))]).serves(Some(2));
 }
 
 #[test]
@@ -83,10 +83,10 @@ fn a_generation_that_is_stuck_soon_after_another_was_is_replaced_after_a_pause()
 #[test]
 fn one_that_recovers_is_not_tried_to_be_replaced_any_more() {
     let mut story = Story::serving();
-    for event in [stuck(1), stuck_by(1, Sign::Watchdog), spawned(2), exited(2)] {
+    for event in [stuck(1), stuck_by(1, Sign::Watchdog(1)), spawned(2), exited(2)] {
         story.when(event);
     }
-    story.when(recovered(1, Sign::Watchdog));
+    story.when(recovered(1, Sign::Watchdog(1)));
     assert!(told(&story).is_empty() && story.wakes_in().is_some(), "it still does not answer");
     story.when(recovered(1, Sign::Answers)).then(&[]).serves(Some(1));
     assert_eq!((told(&story), story.wakes_in()), (vec!["generation 1 is well again".to_owned()], None));
@@ -140,11 +140,11 @@ fn one_that_is_about_to_end_is_replaced_before_it_does_and_kept_warm_for_nobody(
 #[test]
 fn readiness_says_no_while_the_serving_generation_says_so() {
     let mut story = Story::serving();
-    let unready = |generation| Event::Unready { generation: Generation(generation) };
+    let unready = |generation| Event::Unready { instance: first(generation) };
     let is_ready = |story: &Story| story.supervisor.status(story.now).ready;
     story.when(unready(1)).then(&[]).serves(Some(1));
     assert!(!is_ready(&story));
-    story.when(Event::ReadyAgain { generation: Generation(1) });
+    story.when(Event::ReadyAgain { instance: first(1) });
     assert!(is_ready(&story));
     assert_eq!(told(&story), ["generation 1 is well again"]);
     story.when(unready(1)).when(reload()).when(spawned(2)).when(unready(2));

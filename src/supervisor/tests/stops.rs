@@ -86,7 +86,7 @@ fn a_stop_asked_for_twice_kills_at_once() {
 
 #[test]
 fn while_the_lame_duck_time_lasts_it_serves_but_is_not_ready() {
-    let mut story = Story::with(Duration::ZERO, Duration::from_secs(5));
+    let mut story = Story::with(Policy { lame_duck: Duration::from_secs(5), ..policy() });
     story.when(Event::Boot).when(spawned(1)).when(ready(1));
     story.when(stop(1)).then(&[]).serves(Some(1));
     assert!(!story.supervisor.status(story.now).ready);
@@ -106,7 +106,7 @@ fn a_stop_tells_everybody_who_waits_that_nothing_more_starts() {
 
 #[test]
 fn a_generation_that_dies_during_a_stop_is_not_started_again() {
-    let mut story = Story::with(Duration::ZERO, Duration::from_secs(5));
+    let mut story = Story::with(Policy { lame_duck: Duration::from_secs(5), ..policy() });
     story.when(Event::Boot).when(spawned(1)).when(ready(1)).when(stop(1));
     story.when(exited(1)).then(&[kill(1), release(1), verdict(1, Outcome::Done, None), Action::Exit(0)]);
 }

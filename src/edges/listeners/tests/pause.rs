@@ -64,7 +64,7 @@ fn a_probe_reaches_its_generation_while_it_is_paused() {
         let probe = aimed(&mut listeners, only(2));
         let other = connect(to);
         assert_eq!(accept(&second[0], 1), [probe.local_addr().unwrap()]);
-        listeners.unaim();
+        listeners.unaim(only(2));
         drop(other);
     }
     let watched = &listeners.watch(PHANTOM).unwrap()[0];

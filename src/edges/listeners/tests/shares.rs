@@ -66,7 +66,7 @@ fn evenly_over(instances: u32) {
             let server = &lent[usize::try_from(number).unwrap() - 1];
             assert_eq!(spread(&[server], 1), [1], "{number}");
             drop(client);
-            listeners.unaim();
+            listeners.unaim(instance(1, number));
         }
     }
     assert_eq!(listeners.queues()[0].limit, 4096 * instances, "all of their queues have room");
@@ -114,8 +114,31 @@ fn a_probe_under_a_share_reaches_its_generation_and_nobody_else_does_by_that() {
             assert_eq!(spread(&[&third[0].socket], 1), [1]);
             let counts = spread(&[&first[0].socket, &second[0].socket, &third[0].socket], others.len());
             assert_eq!(counts[2], 0, "{address_text}");
-            listeners.unaim();
+            listeners.unaim(only(3));
         }
+    }
+}
+
+#[test]
+fn the_probes_of_many_instances_reach_each_its_own_though_all_are_under_way_at_once() {
+    for address_text in ["127.0.0.1:0", "[::1]:0"] {
+        let (mut listeners, first) = serving(&[address_text]);
+        let numbers: Vec<u32> = (1..=64).collect();
+        let lent: Vec<OwnedFd> = numbers
+            .iter()
+            .map(|number| {
+                let instance = instance(2, *number);
+                lend_from(&mut listeners, instance, Place::Beside, QueueMode::PerInstance).remove(0).socket
+            })
+            .collect();
+        let aims: Vec<Aimed> = numbers.iter().map(|number| listeners.aim(instance(2, *number), 0).unwrap()).collect();
+        // The last is called off, and is a client like any other.
+        listeners.unaim(instance(2, 64));
+        let clients: Vec<_> = aims.into_iter().map(connected).collect();
+        let mut servers: Vec<&OwnedFd> = lent.iter().collect();
+        servers.push(&first[0].socket);
+        let counts = spread(&servers, clients.len());
+        assert_eq!((&counts[..63], counts[63], counts[64]), ([1; 63].as_slice(), 0, 1), "{address_text}");
     }
 }
 

@@ -1,0 +1,219 @@
+//! Going back to the release before: because somebody wants it, or because the new one fails its trial.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::action::Action;
+use super::generation::{Generation, Instance, Ticket, Until, Why};
+use super::news::News;
+use super::policy::Plan;
+use super::seats::{Blame, Draining, Phase, Request, Serving};
+use super::status::{Goal, Health};
+use super::stopping::refused_because_stopping;
+use super::verdict::{Cause, Outcome, Verdict};
+use super::{Supervisor, tickets};
+
+/// How many releases one can go back, one after the other.
+const LONGEST_WAY_BACK: usize = 4;
+
+impl Supervisor {
+    /// What a rollback would go to.
+    pub(super) fn goal_of_rollback(&self) -> Option<Goal> {
+        let warm = self.draining.iter().find(|draining| matches!(draining.phase, Phase::Warm { .. }));
+        let warm = warm.map(|draining| Goal { generation: draining.generation, warm: true });
+        warm.or_else(|| self.history.last().map(|generation| Goal { generation: *generation, warm: false }))
+    }
+
+    /// The generation before serves again: at once where it still runs, else by a new one that is as it was. While a reload
+    /// is under way, the one before is the one that serves.
+    pub(super) fn rollback(&mut self, ticket: Ticket, now: Instant) {
+        if self.stop.is_some() {
+            return self.answer(vec![ticket], &refused_because_stopping());
+        }
+        if let (Some(serving), Some(starting)) = (&self.serving, &self.starting) {
+            let (stays, gone) = (serving.generation, starting.generation);
+            let reason = format!("generation {stays} serves on, and generation {gone} is given up");
+            let asked = Verdict::of_generation(Cause::RolledBack, stays, reason);
+            if let Some(next) = self.next.take() {
+                self.answer(
+                    tickets(next.askers),
+                    &Verdict::of_zdr(Outcome::Kept, Cause::Superseded, "a rollback was asked for"),
+                );
+            }
+            if let Some(starting) = self.starting.take() {
+                self.give_up(starting, None, Cause::Superseded, "is given up for a rollback", now);
+            }
+            return self.settle(vec![ticket], asked);
+        }
+        if let Some((warm, watchers)) = self.take_the_warm() {
+            return self.swap_for_the_warm(warm, watchers, ticket, now);
+        }
+        let Some(target) = self.history.last().copied() else {
+            let why = "there is no generation before this one to go back to";
+            return self.answer(vec![ticket], &Verdict::of_zdr(Outcome::Failed, Cause::Refused, why));
+        };
+        let request = Request { target: Some(target), ..Request::unasked(Why::Rollback) };
+        let next = self.next.get_or_insert(request);
+        (next.why, next.target, next.command) = (Why::Rollback, Some(target), None);
+        next.askers.push((ticket, Until::Serving));
+        self.run_next(now);
+    }
+
+    fn swap_for_the_warm(&mut self, warm: Serving, mut watchers: Vec<Ticket>, ticket: Ticket, now: Instant) {
+        let generation = warm.generation;
+        self.actions.push(Action::Steer(vec![warm.portion()]));
+        self.tell(News::Returned { generation });
+        self.current = Some(generation);
+        self.remember();
+        self.plan = Some(Arc::clone(&warm.plan));
+        let reason = format!("generation {generation} serves again");
+        let verdict = Verdict::of_generation(Cause::RolledBack, generation, reason);
+        if let Some(mut left) = self.serving.replace(warm) {
+            self.grow_no_more();
+            self.settle_what_is_owed(&mut left, "was rolled back");
+            let draining = Draining::new(left, Phase::Killed, now);
+            self.drain(draining, now);
+        }
+        self.actions.push(Action::AskChecks(false));
+        watchers.push(ticket);
+        self.settle(watchers, verdict);
+    }
+
+    /// The generation that can have the connections back at once.
+    pub(super) fn take_the_warm(&mut self) -> Option<(Serving, Vec<Ticket>)> {
+        let is_warm = |draining: &Draining| matches!(draining.phase, Phase::Warm { .. }) && draining.crew.lives();
+        let at = self.draining.iter().position(is_warm)?;
+        let mut warm = self.draining.swap_remove(at);
+        self.history.retain(|generation| *generation != warm.generation);
+        let (instances, since) = (self.wanted_instances(&warm.plan), warm.since);
+        let watchers = mem::take(&mut warm.watchers);
+        Some((warm.into_serving(instances, since), watchers))
+    }
+
+    /// It has the connections back, and whoever waited for its end is told why it goes on.
+    pub(super) fn return_to(&mut self, warm: Serving, watchers: Vec<Ticket>, blame: Blame) {
+        let generation = warm.generation;
+        self.tell(News::Returned { generation });
+        let verdict = blame.verdict(&format!("generation {generation} serves again"));
+        self.settle(watchers, verdict);
+        self.current = Some(generation);
+        self.plan = Some(Arc::clone(&warm.plan));
+        self.remember();
+        self.actions.push(Action::AskChecks(false));
+        self.serving = Some(warm);
+    }
+
+    /// The new release is on trial from now on.
+    pub(super) fn begin_trial(&mut self, why: Why, now: Instant) {
+        let can_go_back = !self.history.is_empty();
+        let Some(serving) = &mut self.serving else { return };
+        let bake = serving.plan.policy.bake;
+        if why.is_for_something_new() && can_go_back && bake > Duration::ZERO {
+            serving.trial = Some(now + bake);
+            self.restarts.clear();
+            self.actions.push(Action::AskChecks(true));
+        }
+    }
+
+    pub(super) fn end_trial_if_due(&mut self, now: Instant) {
+        let due = |serving: &mut Serving| serving.trial.take_if(|until| *until <= now).is_some();
+        if self.serving.as_mut().is_some_and(due) {
+            self.actions.push(Action::AskChecks(false));
+        }
+    }
+
+    /// True where the serving generation was on trial, and is left for the one before.
+    pub(super) fn fails_its_trial(&mut self, cause: Cause, what: &str, now: Instant) -> bool {
+        let Some(generation) = self.serving.as_ref().filter(|at| at.trial.is_some()).map(|at| at.generation) else {
+            return false;
+        };
+        let output = self.serving.as_ref().map(|at| at.output.clone()).unwrap_or_default();
+        let blame = Blame { generation, cause, what: what.to_owned(), output };
+        let Some((warm, watchers)) = self.take_the_warm() else {
+            return self.launch_the_one_before(blame);
+        };
+        self.actions.push(Action::Steer(vec![warm.portion()]));
+        if let Some(mut bad) = self.serving.take() {
+            self.grow_no_more();
+            self.settle_what_is_owed(&mut bad, what);
+            let draining = Draining::new(bad, Phase::Killed, now);
+            self.drain(draining, now);
+        }
+        self.return_to(warm, watchers, blame);
+        true
+    }
+
+    /// A new generation is started that is as the one before was; False where there is none, or something else starts.
+    pub(super) fn launch_the_one_before(&mut self, blame: Blame) -> bool {
+        let busy = self.starting.is_some() || self.preparing.is_some() || self.awaited.is_some();
+        let Some(target) = self.history.last().copied().filter(|_| !busy) else { return false };
+        self.launch(Request { target: Some(target), blame: Some(blame), ..Request::unasked(Why::Rollback) });
+        true
+    }
+
+    /// A check of the user's has another state. A critical one that fails ends a trial.
+    pub(super) fn checked(&mut self, name: String, state: Health, message: String, critical: bool, now: Instant) {
+        let what = format!("made the check {name} fail: {message}");
+        self.tell(News::Check { name, state, message });
+        if critical && state == Health::Unhealthy && self.stop.is_none() {
+            self.fails_its_trial(Cause::Unhealthy, &what, now);
+        }
+    }
+
+    /// Which releases one can go back to from here.
+    pub(super) fn note_what_serves(&mut self, generation: Generation, why: Why, target: Option<Generation>) {
+        if why == Why::Rollback {
+            self.history.retain(|other| Some(*other) != target);
+        } else if let Some(current) = self.current.filter(|_| why.is_for_something_new()) {
+            self.history.push(current);
+            let too_many = self.history.len().saturating_sub(LONGEST_WAY_BACK);
+            self.history.drain(..too_many);
+        }
+        self.current = Some(generation);
+        self.remember();
+    }
+
+    fn remember(&mut self) {
+        let finished_by = self.left.iter().map(|left| left.like);
+        let wanted = self.history.iter().copied().chain(self.current).chain(finished_by);
+        self.actions.push(Action::Remember(wanted.collect()));
+    }
+
+    /// An instance has grown too large.
+    pub(super) fn too_large(&mut self, instance: Instance, why: &str, now: Instant) {
+        let several = self.serving.as_ref().is_some_and(|serving| serving.crew.len() > 1);
+        let why = if several { format!("has an instance {} that {why}", instance.number) } else { why.to_owned() };
+        self.worn(instance.generation, Why::Memory, why, now);
+    }
+
+    /// It has lived as long as it may.
+    pub(super) fn expire_if_due(&mut self, now: Instant) {
+        let due = |serving: &&mut Serving| serving.expires.is_some_and(|at| at <= now);
+        let Some(serving) = self.serving.as_mut().filter(due) else { return };
+        serving.expires = None;
+        let (generation, lived) = (serving.generation, now.saturating_duration_since(serving.since));
+        let lived = Duration::from_secs(lived.as_secs());
+        let why = format!("has served for {}, as long as it may", humantime::format_duration(lived));
+        self.worn(generation, Why::Lifetime, why, now);
+    }
+
+    /// With its share of chance, which is another for each generation of each zdr (splitmix64).
+    pub(super) fn lifetime_of(&self, generation: Generation, plan: &Plan) -> Option<Duration> {
+        let lifetime = plan.policy.max_lifetime?;
+        let mut random = self.seed.wrapping_add(generation.0.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        random = (random ^ (random >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        random = (random ^ (random >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let thousandths = u32::try_from((random ^ (random >> 31)) % 1001).unwrap_or(0);
+        Some(lifetime.time + lifetime.jitter * thousandths / 1000)
+    }
+}
+
+impl Blame {
+    /// What is told to whoever asked for the one that is given up.
+    pub(super) fn verdict(self, then: &str) -> Verdict {
+        let Self { generation, cause, what, output } = self;
+        let reason = format!("generation {generation} {what}; {then}");
+        Verdict { outcome: Outcome::Kept, cause, generation: Some(generation), reason, output }
+    }
+}
