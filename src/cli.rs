@@ -21,7 +21,9 @@ use clap::{ArgAction, ArgMatches, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use asked::{Asked, Effective, Refusal};
-pub use asking::{EventsArgs, HealthArgs, ListArgs, ReloadArgs, StatusArgs, UntilArgs, WaitArgs, WaitFor, Which};
+pub use asking::{
+    EventsArgs, HealthArgs, ListArgs, PauseArgs, ReloadArgs, ScaleArgs, StatusArgs, UntilArgs, WaitArgs, WaitFor, Which,
+};
 pub use options::{CaptureMode, CheckArgs, LogFormat, RunArgs, RunOptions};
 pub use settings::Surroundings;
 
@@ -48,6 +50,14 @@ pub enum Command {
     Reload(ReloadArgs),
     /// Stop the serving generation and start the next in its place; connections wait meanwhile.
     Restart(WaitArgs),
+    /// Go back to the generation before: at once while it is kept warm, else by starting it again as it was.
+    Rollback(WaitArgs),
+    /// Change the number of instances.
+    Scale(ScaleArgs),
+    /// Let new connections wait in the kernel for a while.
+    Pause(PauseArgs),
+    /// Let them go.
+    Resume(WaitArgs),
     /// Drain the serving generation, then end zdr.
     Stop(WaitArgs),
     /// Show generations, listeners, connections and the last verdict.

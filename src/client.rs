@@ -25,8 +25,11 @@ use self::connection::{Connection, Next};
 use self::error::ClientError;
 use self::show::{Progress, Screen, Story, lines, list_text, status_text};
 use self::time::{Patience, Stopwatch};
-use crate::cli::{EventsArgs, HealthArgs, ListArgs, ReloadArgs, StatusArgs, UntilArgs, WaitArgs, WaitFor, Which};
+use crate::cli::{
+    EventsArgs, HealthArgs, ListArgs, PauseArgs, ReloadArgs, ScaleArgs, StatusArgs, UntilArgs, WaitArgs, WaitFor, Which,
+};
 use crate::runtime_directory::{admin_socket, directory, name_of};
+use crate::supervisor::Scale;
 
 /// What a client command ends with: an exit code, or a sentence and an exit code.
 pub type Outcome = Result<u8, ClientError>;
@@ -51,6 +54,31 @@ fn wait_word(args: &ReloadArgs) -> &'static str {
 /// `zdr restart`.
 pub fn restart(args: &WaitArgs) -> Outcome {
     order(&args.which, "/v1/restart", "", args.timeout, args.json)
+}
+
+/// `zdr rollback`.
+pub fn rollback(args: &WaitArgs) -> Outcome {
+    order(&args.which, "/v1/rollback", "", args.timeout, args.json)
+}
+
+/// `zdr scale`.
+pub fn scale(args: &ScaleArgs) -> Outcome {
+    let body = match args.instances {
+        Scale::To(number) => json!({ "instances": number }),
+        Scale::By(more) => json!({ "more": more }),
+    };
+    order(&args.wait.which, "/v1/scale", &body.to_string(), args.wait.timeout, args.wait.json)
+}
+
+/// `zdr pause`.
+pub fn pause(args: &PauseArgs) -> Outcome {
+    let body = json!({ "for_secs": args.time.as_secs_f64() });
+    order(&args.wait.which, "/v1/pause", &body.to_string(), args.wait.timeout, args.wait.json)
+}
+
+/// `zdr resume`.
+pub fn resume(args: &WaitArgs) -> Outcome {
+    order(&args.which, "/v1/resume", "", args.timeout, args.json)
 }
 
 /// `zdr stop`.

@@ -230,7 +230,7 @@ impl Edges {
                 let trouble = self.children.get(&instance).and_then(|child| child.trouble.clone());
                 let shares = self.settings_of(instance.generation).config.policy.queue == QueueMode::Shared;
                 let others = shares && self.of(instance.generation).any(|(other, _)| other != instance);
-                let _ = reply.send(Reach { trouble, others, ..self.listeners.reach(instance.generation) });
+                let _ = reply.send(Reach { others, trouble, ..self.listeners.reach(instance.generation) });
             }
             Notice::Calls { instance, done } => {
                 self.answer_calls(instance);

@@ -122,7 +122,7 @@ impl Supervisor {
             Event::Quiet { generation } => self.quiet(generation, now),
             Event::Wrote { instance, lines } => self.wrote(instance, lines),
             Event::Exited { instance, exit } => self.exited(instance, exit, now),
-            Event::Stuck { generation, sign, why } => self.stuck(generation, sign, why, now),
+            Event::Stuck { generation, sign, why } => self.stuck(generation, sign, &why, now),
             Event::Recovered { generation, sign } => self.recovered(generation, sign),
             Event::Unready { instance } => self.unready(instance),
             Event::ReadyAgain { instance } => self.ready_again(instance),
@@ -130,7 +130,7 @@ impl Supervisor {
             Event::TooLarge { instance, why } => self.too_large(instance, &why, now),
             Event::Checked { name, state, message, critical } => self.checked(name, state, message, critical, now),
             Event::Left { generation, waiting } => self.left(generation, waiting, now),
-            Event::Elapsed => self.elapsed(now),
+            Event::Elapsed => self.time_has_passed(now),
         }
         self.spawn_the_due(now);
         self.exit_if_nobody_is_left();

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::values;
 use crate::config;
+use crate::supervisor::Scale;
 
 /// Which supervisor.
 #[derive(Clone, Debug, Args)]
@@ -71,6 +72,26 @@ pub struct WaitArgs {
     /// Print what happens as JSON lines.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `zdr scale`.
+#[derive(Debug, Args)]
+pub struct ScaleArgs {
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+    /// How many: N, or +N more, or -N fewer. More join those that serve; fewer are a new generation.
+    #[arg(value_name = "N|+N|-N", value_parser = values::scale, allow_hyphen_values = true)]
+    pub(crate) instances: Scale,
+}
+
+/// `zdr pause`.
+#[derive(Debug, Args)]
+pub struct PauseArgs {
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+    /// After what time they are let go by themselves; at most 1h.
+    #[arg(long = "for", value_name = "D", value_parser = values::pause, default_value = "30s")]
+    pub(crate) time: Duration,
 }
 
 /// `zdr status`.

@@ -1,6 +1,7 @@
 //! Reading single values of the command line; each error is one sentence with the way out.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use nix::sys::signal::Signal;
@@ -9,7 +10,7 @@ use crate::address::{Address, Listener, Options};
 use crate::config;
 use crate::rehearse::sample::Bad;
 use crate::runtime_directory::check_name;
-use crate::supervisor::{QueueMode, Restart};
+use crate::supervisor::{QueueMode, Restart, Scale};
 
 /// One without a name has an empty one until its place among the others is known.
 pub(super) fn listener(given: &str) -> Result<Listener, String> {
@@ -81,6 +82,25 @@ pub(super) fn prefix(given: &str) -> Result<String, String> {
 
 pub(super) fn name(given: &str) -> Result<String, String> {
     check_name(given).map(|()| given.to_owned())
+}
+
+pub(super) fn scale(given: &str) -> Result<Scale, String> {
+    let wrong = || format!("`{given}` is no number of instances; write N, +N or -N");
+    let digits = given.trim_start_matches(['+', '-']);
+    let number = digits.parse::<u16>().map_err(|_| wrong())?;
+    match given.len() - digits.len() {
+        0 => Ok(Scale::To(number.into())),
+        1 if given.starts_with('+') => Ok(Scale::By(number.into())),
+        1 => Ok(Scale::By(-i32::from(number))),
+        _ => Err(wrong()),
+    }
+}
+
+pub(super) fn pause(given: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(3600);
+    let time = config::duration(given)?;
+    let good = (Duration::from_millis(1)..=LONGEST).contains(&time);
+    if good { Ok(time) } else { Err(format!("`{given}` should be from 1ms to 1h")) }
 }
 
 pub(super) fn rate(given: &str) -> Result<f64, String> {

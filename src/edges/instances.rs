@@ -263,7 +263,9 @@ impl Edges {
     pub(super) fn release(&mut self, generation: Generation) {
         self.looks.remove(&generation);
         let its: Vec<Instance> = self.of(generation).map(|(instance, _)| instance).collect();
-        its.into_iter().for_each(|instance| self.forget(instance));
+        for instance in its {
+            self.forget(instance);
+        }
         let dropped = self.listeners.release(generation);
         if dropped > 0 {
             warn!(%generation, dropped, "connections that nobody was left to answer were closed");

@@ -69,10 +69,9 @@ impl Supervisor {
         self.actions.push(Action::Bury(Instance { generation, number }));
         self.tell(News::InstanceLost { generation, instance: number, exit: exit_words, then, output });
         self.spread();
-        if again && !self.is_exhausted(exit, now) {
-            if let Some(serving) = &mut self.serving {
-                serving.crew.is_due(number, now + pause(failures), failures + 1);
-            }
+        let wanted = again && !self.is_exhausted(exit, now);
+        if let Some(serving) = self.serving.as_mut().filter(|_| wanted) {
+            serving.crew.is_due(number, now + pause(failures), failures + 1);
         }
         self.settle_the_scale();
     }
@@ -214,7 +213,8 @@ impl Supervisor {
                 output: output.clone(),
             });
             let blame = Blame { generation, cause: Cause::Crashed, what, output };
-            if !(on_trial && self.launch_the_one_before(blame)) && !self.is_exhausted(Some(exit), now) {
+            let goes_back = on_trial && self.launch_the_one_before(blame);
+            if !goes_back && !self.is_exhausted(Some(exit), now) {
                 self.try_again(Why::Crash, now);
             }
         }

@@ -64,12 +64,12 @@ impl Condition {
 impl Supervisor {
     /// The serving generation is stuck: the one before has the connections back if it is on trial, else another one is
     /// started beside it.
-    pub(super) fn stuck(&mut self, generation: Generation, sign: Sign, why: String, now: Instant) {
+    pub(super) fn stuck(&mut self, generation: Generation, sign: Sign, why: &str, now: Instant) {
         let Some(condition) = self.condition_of(generation) else { return };
         let was_well = condition.stuck.is_empty();
-        condition.stuck.insert(sign, why.clone());
+        condition.stuck.insert(sign, why.to_owned());
         if was_well {
-            self.tell(News::Stuck { generation, reason: why.clone() });
+            self.tell(News::Stuck { generation, reason: why.to_owned() });
             if !self.fails_its_trial(Cause::Stuck, &format!("is stuck: {why}"), now) {
                 self.replace_the_first_time(now);
             }

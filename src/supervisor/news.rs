@@ -262,7 +262,6 @@ impl fmt::Display for News {
             Self::Changed { path } => write!(f, "{path} has changed"),
             Self::Paused { time } => write!(f, "new connections are held for at most {}", format_duration(*time)),
             Self::Resumed => f.write_str("new connections are held no longer"),
-            Self::Unapplied { reason } | Self::Refused { reason } => f.write_str(reason),
             Self::Serving { generation, after } => {
                 write!(f, "generation {generation} serves after {after:.1?}")
             }
@@ -276,7 +275,7 @@ impl fmt::Display for News {
                 write!(f, "generation {generation} is killed: {reason}")
             }
             Self::Ended { generation, exit, .. } => write!(f, "generation {generation} {exit}"),
-            Self::Failed { reason, .. } => f.write_str(reason),
+            Self::Failed { reason, .. } | Self::Unapplied { reason } | Self::Refused { reason } => f.write_str(reason),
             Self::Crashed { generation, exit, then, .. } => {
                 write!(f, "generation {generation} {exit} while serving; {then}")
             }

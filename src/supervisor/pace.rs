@@ -28,7 +28,7 @@ impl Supervisor {
         drains.chain(serves).chain(others.into_iter().flatten()).min()
     }
 
-    pub(super) fn elapsed(&mut self, now: Instant) {
+    pub(super) fn time_has_passed(&mut self, now: Instant) {
         if self.stop.as_ref().and_then(|stop| stop.lame_duck).is_some_and(|until| until <= now) {
             self.drain_the_last(now);
         }

@@ -31,13 +31,12 @@ impl Supervisor {
             return self.answer(vec![ticket], &Verdict::of_zdr(Outcome::Failed, Cause::Refused, why));
         }
         let until = now + time;
-        match &mut self.pause {
-            Some(pause) => pause.until = until,
-            None => {
-                self.newest.0 += 1;
-                self.pause = Some(Pause { generation: self.newest, until });
-                self.actions.push(Action::Pause(self.newest));
-            }
+        if let Some(pause) = &mut self.pause {
+            pause.until = until;
+        } else {
+            self.newest.0 += 1;
+            self.pause = Some(Pause { generation: self.newest, until });
+            self.actions.push(Action::Pause(self.newest));
         }
         self.tell(News::Paused { time });
         let reason = format!("new connections are held for at most {}", format_duration(time));

@@ -73,13 +73,8 @@ impl Supervisor {
 
     /// How many a generation with this plan has: what somebody asked for holds until the settings say something else.
     pub(super) fn wanted_instances(&mut self, plan: &Plan) -> u32 {
-        match self.scaled.filter(|(_, configured)| *configured == plan.policy.instances) {
-            Some((asked, _)) => asked,
-            None => {
-                self.scaled = None;
-                plan.policy.instances
-            }
-        }
+        self.scaled = self.scaled.filter(|(_, configured)| *configured == plan.policy.instances);
+        self.scaled.map_or(plan.policy.instances, |(asked, _)| asked)
     }
 
     /// One of the new ones has failed, and is not tried again. False for one that is not new.
