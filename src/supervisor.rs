@@ -143,6 +143,7 @@ impl Supervisor {
         if self.stop.is_some() {
             return self.answer(vec![ticket], &refused_because_stopping());
         }
+        self.supersede("a reload was asked for after it", |why| why != Why::Rollback);
         self.next.get_or_insert_default().join(ticket, until, command);
         self.run_next(now);
     }

@@ -35,12 +35,7 @@ impl Supervisor {
             let (stays, gone) = (serving.generation, starting.generation);
             let reason = format!("generation {stays} serves on, and generation {gone} is given up");
             let asked = Verdict::of_generation(Cause::RolledBack, stays, reason);
-            if let Some(next) = self.next.take() {
-                self.answer(
-                    tickets(next.askers),
-                    &Verdict::of_zdr(Outcome::Kept, Cause::Superseded, "a rollback was asked for"),
-                );
-            }
+            self.supersede("a rollback was asked for", |_| false);
             if let Some(starting) = self.starting.take() {
                 self.give_up(starting, None, Cause::Superseded, "is given up for a rollback", now);
             }
@@ -53,11 +48,17 @@ impl Supervisor {
             let why = "there is no generation before this one to go back to";
             return self.answer(vec![ticket], &Verdict::of_zdr(Outcome::Failed, Cause::Refused, why));
         };
+        self.supersede("a rollback was asked for", |why| why == Why::Rollback);
         let request = Request { target: Some(target), ..Request::unasked(Why::Rollback) };
-        let next = self.next.get_or_insert(request);
-        (next.why, next.target, next.command) = (Why::Rollback, Some(target), None);
-        next.askers.push((ticket, Until::Serving));
+        self.next.get_or_insert(request).askers.push((ticket, Until::Serving));
         self.run_next(now);
+    }
+
+    /// What was to run next will not, unless it may stay: something else was asked for meanwhile.
+    pub(super) fn supersede(&mut self, why: &str, may_stay: impl Fn(Why) -> bool) {
+        if let Some(next) = self.next.take_if(|next| !may_stay(next.why)) {
+            self.answer(tickets(next.askers), &Verdict::of_zdr(Outcome::Kept, Cause::Superseded, why));
+        }
     }
 
     fn swap_for_the_warm(&mut self, warm: Serving, mut watchers: Vec<Ticket>, ticket: Ticket, now: Instant) {
