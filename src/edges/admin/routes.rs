@@ -75,13 +75,13 @@ impl Routes {
     pub(super) async fn admin(self, asked: Asked) -> Answer {
         match (&asked.method, asked.path.as_str()) {
             (&Method::GET, "/v1/status") => self.status().await,
+            (_, "/v1/status") => wrong_method("GET, HEAD"),
             (&Method::POST, "/v1/reload") => self.reload(&asked.body),
             (&Method::POST, path) if path.starts_with("/v1/") => match order(path, &asked.body) {
                 Some(Ok(order)) => self.order(order),
                 Some(Err(why)) => refusal(StatusCode::BAD_REQUEST, &why),
                 None => self.health(asked).await,
             },
-            (_, "/v1/status") => wrong_method("GET, HEAD"),
             (_, path) if path == "/v1/reload" || order(path, &Bytes::new()).is_some() => wrong_method("POST"),
             _ => self.health(asked).await,
         }
