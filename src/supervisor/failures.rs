@@ -335,7 +335,9 @@ impl Supervisor {
             Some(serving) => (Outcome::Kept, format!("generation {} serves on", serving.generation)),
             None => (Outcome::Failed, "nothing serves, connections wait".to_owned()),
         };
-        let reason = format!("{why}; {then}");
+        // Mistakes in a file are shown with its lines, and what follows stands by itself.
+        let between = if why.contains('\n') { "\n" } else { "; " };
+        let reason = format!("{why}{between}{then}");
         self.tell(News::Refused { reason: reason.clone() });
         let verdict = Verdict { reason, ..Verdict::of_zdr(outcome, Cause::Refused, "") };
         self.settle(tickets(request.askers), verdict);

@@ -210,3 +210,16 @@ fn a_generation_is_told_with_what_it_was_started_for() {
     }
     assert_eq!(whys, [Why::Boot, Why::Reload, Why::Crash, Why::Retry, Why::Restart]);
 }
+
+#[test]
+fn settings_that_cannot_be_had_change_nothing_and_what_serves_on_is_told_behind_their_mistakes() {
+    let mut story = Story::serving();
+    for (why, reason) in [
+        ("no address is left", "no address is left; generation 1 serves on"),
+        ("there is no key `a`\n --> zdr.toml:1:1", "there is no key `a`\n --> zdr.toml:1:1\ngeneration 1 serves on"),
+    ] {
+        story.broken = Some(why);
+        story.when(reload()).then(&[verdict(1, Outcome::Kept, None)]).serves(Some(1));
+        assert_eq!(story.reason(), reason);
+    }
+}
