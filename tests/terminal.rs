@@ -265,6 +265,15 @@ fn a_reload_on_a_terminal_shows_times_and_a_drain_that_goes_on() {
 }
 
 #[test]
+fn a_reload_of_several_instances_on_a_terminal_is_one_line_that_fills_a_bar() {
+    let zdr = Setup::of(&sample(&[])).option("--instances", "4").start();
+    let (code, text) = Terminal::new(&zdr, &["reload"], 100, &[("NO_COLOR", "1")]).whole();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("generation 2: 4 of 4 instances are ready  ████████████████████\u{1b}[K\r"), "{text:?}");
+    assert_eq!(text.trim_end().lines().count(), 1, "{text:?}");
+}
+
+#[test]
 fn a_reload_that_is_not_ready_yet_says_for_how_long_on_one_line() {
     let zdr = Setup::of(&sample(&[])).option("--ready", "/health").start();
     let command = sample(&["--bad", "status:503"]);

@@ -4,6 +4,7 @@
 
 mod progress;
 mod screen;
+mod seats;
 mod status;
 mod story;
 mod words;

@@ -21,6 +21,8 @@ pub(in crate::client) struct Progress<W> {
     passing: Option<String>,
     /// The most connections that a draining generation had.
     most: u64,
+    /// The generation of which it is known how many instances are ready, and how many.
+    ready: Option<(u64, u64)>,
     /// What was shown last: the verdict often says the same.
     last: String,
     /// A failure that is not shown yet: if it is ours, it is the verdict that tells it.
@@ -29,7 +31,7 @@ pub(in crate::client) struct Progress<W> {
 
 impl<W: Write> Progress<W> {
     pub(in crate::client) fn new(out: W, screen: Option<Screen>) -> Self {
-        Self { out, screen, passing: None, most: 0, last: String::new(), held_back: None }
+        Self { out, screen, passing: None, most: 0, ready: None, last: String::new(), held_back: None }
     }
 
     /// How soon the line that is written over is out of date.
@@ -51,16 +53,20 @@ impl<W: Write> Progress<W> {
             self.output(&failure);
         }
         match told["event"].as_str() {
-            Some("failed") => self.held_back = Some(told.clone()),
+            Some("failed" | "refused") => self.held_back = Some(told.clone()),
             Some("verdict") if told["code"] != 0 => {}
+            Some("spawned" | "instance_ready" | "sharing") if screen.terminal && is_one_of_several(told) => {
+                let text = self.instances(told).unwrap_or(message);
+                self.pass(screen, text, after);
+            }
             Some("not_ready") if screen.terminal => self.pass(screen, message, after),
             Some("draining") if screen.terminal => {
-                let bar = self.bar(told);
+                let bar = self.bar_of_connections(told);
                 self.pass(screen, format!("{message}{bar}"), after);
             }
             _ if message.is_empty() || message == self.last => {}
             event => {
-                let is_crash = event == Some("crashed");
+                let is_crash = matches!(event, Some("crashed" | "instance_lost"));
                 self.line(screen, &message, after);
                 self.last = message;
                 if is_crash {
@@ -116,14 +122,31 @@ impl<W: Write> Progress<W> {
     }
 
     /// Full when nobody is left.
-    fn bar(&mut self, told: &Value) -> String {
+    fn bar_of_connections(&mut self, told: &Value) -> String {
         let Some(open) = told["open"].as_u64() else { return String::new() };
         self.most = self.most.max(open);
-        let gone = usize::try_from(self.most - open).unwrap_or(0);
-        let most = usize::try_from(self.most).unwrap_or(0).max(1);
-        let full = if self.most == 0 { BAR } else { gone * BAR / most };
-        format!("  {}{}", "█".repeat(full), "░".repeat(BAR - full))
+        bar(self.most - open, self.most)
     }
+
+    /// What is steady while one after the other starts and becomes ready. Full when all are; None until it is known how
+    /// many are.
+    fn instances(&mut self, told: &Value) -> Option<String> {
+        let (generation, of) = (told["generation"].as_u64()?, told["of"].as_u64()?);
+        self.ready = told["ready"].as_u64().map(|ready| (generation, ready)).or(self.ready);
+        let (_, ready) = self.ready.filter(|(known, _)| *known == generation)?;
+        Some(format!("generation {generation}: {ready} of {of} instances are ready{}", bar(ready, of)))
+    }
+}
+
+/// So many of them come and go that each would push away what matters.
+fn is_one_of_several(told: &Value) -> bool {
+    told["of"].as_u64().is_some_and(|of| of > 1)
+}
+
+fn bar(done: u64, all: u64) -> String {
+    let (done, all) = (usize::try_from(done.min(all)).unwrap_or(0), usize::try_from(all).unwrap_or(0));
+    let full = (done * BAR).checked_div(all).unwrap_or(BAR);
+    format!("  {}{}", "█".repeat(full), "░".repeat(BAR - full))
 }
 
 fn stamp(after: Duration) -> String {

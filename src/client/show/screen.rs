@@ -93,11 +93,12 @@ impl Screen {
         out
     }
 
-    /// A heading and text behind it that goes on below itself.
+    /// A heading and text behind it that goes on below itself. Lines of the text stay lines: they may show those of a file.
     pub(super) fn hanging(&self, heading: &str, style: Style, text: &str) -> String {
         let indent = heading.width();
         let mut out = String::new();
-        for (position, line) in wrap(text, self.columns.saturating_sub(indent)).iter().enumerate() {
+        let lines = text.split('\n').flat_map(|line| wrap(line, self.columns.saturating_sub(indent)));
+        for (position, line) in lines.enumerate() {
             let before = if position == 0 { self.paint(style, heading) } else { " ".repeat(indent) };
             let _ = writeln!(out, "{before}{line}");
         }

@@ -9,7 +9,8 @@ use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
 
 use super::screen::{BAD, Cell, FAINT, GOOD, NAME, PASSING, PLAIN, Screen, WARNING, clean, cut};
-use super::words::{age, bytes, list, number, several};
+use super::seats::seats;
+use super::words::{age, bytes, list, several};
 
 /// Who it is and how it is, then what is wrong, then its generations, its listeners and what is well.
 pub(in crate::client) fn status_text(status: &Value, screen: Screen) -> String {
@@ -21,7 +22,8 @@ pub(in crate::client) fn status_text(status: &Value, screen: Screen) -> String {
     let mut parts = vec![figures(status, screen), ill];
     parts.extend(failed.then(|| verdict.clone()));
     parts.extend([seats(list(&status["generations"]), screen), screen.table("  ", &rows), well]);
-    parts.extend((!failed).then_some(verdict));
+    let last = if failed { String::new() } else { verdict };
+    parts.push(format!("{last}{}", rollback(&status["rollback"], screen)));
     parts.retain(|part| !part.is_empty());
     format!("{}{}", heading(status, screen), parts.join("\n"))
 }
@@ -50,8 +52,12 @@ pub(in crate::client) fn without_times(status: &Value) -> Value {
         Value::Object(fields) => {
             let passing =
                 |name: &str| ["uptime_secs", "since_secs", "age_secs", "cpu_secs", "memory_bytes"].contains(&name);
-            let lasting = fields.iter().filter(|(name, _)| !passing(name));
-            Value::Object(lasting.map(|(name, value)| (name.clone(), without_times(value))).collect())
+            let lasting = |(name, value): (&String, &Value)| match name.as_str() {
+                // That new connections are held lasts.
+                "paused_secs" => (name.clone(), value.is_number().into()),
+                _ => (name.clone(), without_times(value)),
+            };
+            Value::Object(fields.iter().filter(|(name, _)| !passing(name)).map(lasting).collect())
         }
         Value::Array(all) => all.iter().map(without_times).collect(),
         other => other.clone(),
@@ -69,7 +75,7 @@ pub(super) fn style_of(word: &str) -> Style {
     }
 }
 
-fn colourful(word: &str) -> Cell {
+pub(super) fn colourful(word: &str) -> Cell {
     Cell::new(style_of(word), word)
 }
 
@@ -110,51 +116,12 @@ fn figures(status: &Value, screen: Screen) -> String {
         let _ = write!(said, ": {}", figures.join(", "));
     }
     let mut out = screen.hanging("  ", PLAIN, &said);
+    if let Some(left) = age(&status["paused_secs"]) {
+        let held = format!("new connections are held, for {left} more at most");
+        let _ = writeln!(out, "  {}", screen.paint(WARNING, &held));
+    }
     if let Some(crashes) = status["crashes"].as_u64().filter(|it| *it > 0) {
         let _ = writeln!(out, "  {}", screen.paint(WARNING, &several(crashes, "crash")));
-    }
-    out
-}
-
-/// A table, with the text of an instance below its line.
-fn seats(generations: &[Value], screen: Screen) -> String {
-    if generations.is_empty() {
-        return String::new();
-    }
-    let has = |key: &str| generations.iter().any(|seat| seat[key].is_number());
-    let (open, busy) = (has("connections"), has("in_flight"));
-    let has_command = generations.iter().any(|seat| !list(&seat["command"]).is_empty());
-    let title = |wanted: bool, text: &str| Cell::new(FAINT, if wanted { text } else { "" });
-    let head = [
-        title(true, "GENERATION"),
-        title(true, "SEAT"),
-        title(true, "FOR"),
-        title(true, "PID"),
-        title(open, "OPEN"),
-        title(busy, "IN FLIGHT"),
-        title(has_command, "COMMAND"),
-    ];
-    let rows = generations.iter().map(|seat| {
-        let command: Vec<&str> = list(&seat["command"]).iter().filter_map(Value::as_str).collect();
-        let seat_name = text(seat, "seat");
-        [
-            Cell::right(if seat_name == "serving" { NAME } else { PLAIN }, &number(&seat["generation"])),
-            colourful(seat_name),
-            Cell::plain(&age(&seat["since_secs"]).unwrap_or_default()),
-            Cell::plain(&number(&seat["pid"])),
-            Cell::right(PLAIN, &number(&seat["connections"])),
-            Cell::right(PLAIN, &number(&seat["in_flight"])),
-            Cell::plain(&command.join(" ")),
-        ]
-    });
-    let table = screen.table("  ", &[head].into_iter().chain(rows).collect::<Vec<_>>());
-    let mut lines = table.lines();
-    let mut out = format!("{}\n", lines.next().unwrap_or_default());
-    for (line, seat) in lines.zip(generations) {
-        let _ = writeln!(out, "{line}");
-        if let Some(said) = seat["status_text"].as_str().filter(|said| !said.trim().is_empty()) {
-            out.push_str(&screen.hanging("              ", PLAIN, said));
-        }
     }
     out
 }
@@ -183,7 +150,8 @@ fn checks(status: &Value, screen: Screen, wanted: impl Fn(&str) -> bool) -> Stri
     let state = |check: &Value| check["state"].as_str().unwrap_or("?").to_owned();
     let told = |(name, check): &(&String, &Value)| {
         let by_the_verdict = check["message"].is_string() && check["message"] == status["last_verdict"]["reason"];
-        by_the_verdict || (*name == "serving" && check["state"] == "healthy")
+        let is_held = status["paused_secs"].is_number() && check["state"] == "degraded";
+        by_the_verdict || (*name == "serving" && (check["state"] == "healthy" || is_held))
     };
     let mut checks: Vec<_> = checks.iter().filter(|(_, check)| wanted(&state(check))).filter(|it| !told(it)).collect();
     checks.sort_by_key(|(name, check)| (check["state"] == "degraded", name.as_str()));
@@ -210,6 +178,13 @@ fn verdict(verdict: &Value, screen: Screen) -> String {
     format!("{title}\n{said}{}", screen.output("    ", &lines(&verdict["output"])))
 }
 
+/// What one would go back to.
+fn rollback(goal: &Value, screen: Screen) -> String {
+    let Some(generation) = goal["generation"].as_u64() else { return String::new() };
+    let how = if goal["warm"] == true { "is kept warm" } else { "is started again as it was" };
+    screen.hanging("  rollback: ", PLAIN, &format!("to generation {generation}, which {how}"))
+}
+
 /// What keeps a supervisor from being well, in one line: its checks, or its state where it does not serve.
 pub(in crate::client) fn health_line(told: &Value) -> String {
     let checks = told["checks"].as_object().into_iter().flatten();
@@ -227,6 +202,6 @@ pub(in crate::client) fn lines(output: &Value) -> Vec<String> {
     list(output).iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+pub(super) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or("?")
 }

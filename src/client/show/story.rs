@@ -67,10 +67,11 @@ impl Story {
 
 fn style_of_event(event: &str, told: &Value) -> Style {
     match event {
-        "serving" | "recovered" | "returned" => GOOD,
-        "spawned" => PASSING,
-        "failed" | "crashed" | "stuck" => BAD,
-        "killed" | "retrying" | "unready" | "stopping" => WARNING,
+        "serving" | "recovered" | "returned" | "resumed" => GOOD,
+        "spawned" | "instance_ready" | "sharing" => PASSING,
+        "failed" | "crashed" | "stuck" | "instance_lost" | "refused" => BAD,
+        "killed" | "retrying" | "unready" | "stopping" | "paused" | "unapplied" | "worn" | "waiting" => WARNING,
+        "hook" if told["failure"].is_string() => BAD,
         "verdict" => told["outcome"].as_str().map_or(PLAIN, style_of),
         "check" => told["state"].as_str().map_or(PLAIN, style_of),
         _ => PLAIN,

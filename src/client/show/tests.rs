@@ -79,6 +79,78 @@ shop: reloading, degraded                        zdr 0.1.0, pid 4711, up 1day 2h
     assert_eq!(text, wanted);
 }
 
+/// A generation with so many instances that serve, but for the last two.
+fn crowd(of: u32) -> Value {
+    let state = |number: u32| match of - number {
+        0 => ("waiting", Value::Null),
+        1 => ("starting", Value::from(5000 + number)),
+        _ => ("serving", Value::from(5000 + number)),
+    };
+    let instance = |number| json!({ "instance": number, "state": state(number).0, "pid": state(number).1 });
+    let all: Vec<Value> = (1..=of).map(instance).collect();
+    json!({ "name": "shop", "state": "serving", "version": "0.1.0", "paused_secs": 24.3,
+        "rollback": { "generation": 3, "warm": true }, "last_verdict": null,
+        "checks": { "serving": { "state": "degraded", "message": "new connections are held", "critical": true } },
+        "generations": [
+            { "generation": 4, "seat": "serving", "pid": 5001, "since_secs": 754.0, "connections": 45, "in_flight": 3,
+              "config_version": 2, "status_text": "all is well", "command": ["./shop"], "instances": all },
+            { "generation": 3, "seat": "draining", "pid": 4001, "since_secs": 12.0, "connections": 2, "in_flight": 0,
+              "config_version": 1, "command": ["./shop"],
+              "instances": [{ "instance": 1, "state": "draining", "pid": 4001 }] } ] })
+}
+
+#[test]
+fn a_few_instances_stand_below_their_generation_with_what_matters_of_a_pause_and_a_rollback() {
+    let wanted = "\
+shop: serving                                                          zdr 0.1.0
+  generation 4 has served for 12m 34s
+  new connections are held, for 24s more at most
+
+  GENERATION  SEAT      FOR      PID   CONFIG  OPEN  IN FLIGHT  COMMAND
+           4  serving   12m 34s             2    45          3  ./shop
+              all is well
+         4.1  serving            5001
+         4.2  starting           5002
+         4.3  waiting
+           3  draining  12s      4001       1     2          0  ./shop
+
+  rollback: to generation 3, which is kept warm
+";
+    assert_eq!(status_text(&crowd(3), TERMINAL), wanted);
+}
+
+#[test]
+fn a_mistake_in_a_file_is_shown_with_its_lines() {
+    let reason = "there is no key `nope`\n --> zdr.toml:6:1\n  |\n6 | nope=1\n  | ^^^^\ngeneration 1 serves on";
+    let status = json!({ "last_verdict": { "outcome": "kept", "reason": reason, "output": [] } });
+    let wanted = "
+  last verdict: kept
+    there is no key `nope`
+     --> zdr.toml:6:1
+      |
+    6 | nope=1
+      | ^^^^
+    generation 1 serves on
+";
+    let text = status_text(&status, TERMINAL);
+    assert!(text.contains(wanted), "{text}");
+}
+
+#[test]
+fn of_many_instances_it_is_counted_what_they_do() {
+    let wanted = "
+           4  serving   12m 34s             2    45          3  ./shop
+              64 instances: 62 serving, 1 starting, 1 waiting
+              all is well
+           3  draining  12s      4001       1     2          0  ./shop
+";
+    let text = status_text(&crowd(64), TERMINAL);
+    assert!(text.contains(wanted), "{text}");
+    let mut cold = crowd(64);
+    cold["rollback"]["warm"] = false.into();
+    assert!(status_text(&cold, TERMINAL).ends_with("  rollback: to generation 3, which is started again as it was\n"));
+}
+
 #[test]
 fn no_line_is_wider_than_the_screen_however_narrow_that_is() {
     for columns in 20..200 {
@@ -175,6 +247,13 @@ fn a_picture_is_the_same_when_only_time_has_passed() {
     assert_eq!(without_times(&later), without_times(&full()));
     later["connections"] = 48.into();
     assert_ne!(without_times(&later), without_times(&full()));
+    let paused = |secs: Value| {
+        let mut status = full();
+        status["paused_secs"] = secs;
+        without_times(&status)
+    };
+    assert_eq!(paused(29.5.into()), paused(28.5.into()));
+    assert_ne!(paused(29.5.into()), paused(Value::Null));
 }
 
 /// What a progress writes of these lines, a tenth of a second apart.
@@ -214,6 +293,42 @@ fn progress_on_a_terminal_has_times_and_writes_over_what_passes() {
                   \r+0.2s   0 connections left  ████████████████████\u{1b}[K\
                   \r\u{1b}[K+0.3s   generation 1 ended\n";
     assert_eq!(progress(TERMINAL, &[drain(40), drain(10), drain(0), end]), wanted);
+}
+
+/// The start of so many instances, one after the other.
+fn instances(of: u64) -> Vec<Value> {
+    let spawned = |number| json!({ "event": "spawned", "generation": 2, "instance": number, "of": of, "message": format!("instance {number} of generation 2 started") });
+    let ready = |number| json!({ "event": "instance_ready", "generation": 2, "instance": number, "ready": number, "of": of, "message": format!("instance {number} is ready") });
+    let end = json!({ "event": "serving", "generation": 2, "message": "generation 2 serves after 0.1s" });
+    (1..=of).map(spawned).chain((1..=of).map(ready)).chain([end]).collect()
+}
+
+#[test]
+fn many_instances_that_start_are_one_line_on_a_terminal_and_a_line_each_elsewhere() {
+    let text = progress(TERMINAL, &instances(64));
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains("\r+0.0s   instance 1 of generation 2 started\u{1b}[K\r"), "{text}");
+    assert!(
+        text.contains("+9.5s   generation 2: 32 of 64 instances are ready  ██████████░░░░░░░░░░\u{1b}[K\r"),
+        "{text}"
+    );
+    assert!(text.ends_with("\r\u{1b}[K+12.8s  generation 2 serves after 0.1s\n"), "{text}");
+    assert_eq!(progress(PAPER, &instances(64)).lines().count(), 129);
+}
+
+#[test]
+fn an_instance_that_is_lost_is_shown_with_what_it_wrote() {
+    let lost = json!({ "event": "instance_lost", "message": "instance 2 exited; 3 others serve", "output": ["oh"] });
+    assert_eq!(progress(PAPER, &[lost]), "instance 2 exited; 3 others serve\n  | oh\n");
+}
+
+#[test]
+fn settings_that_are_refused_are_told_once_by_the_verdict() {
+    let told = [
+        json!({ "event": "refused", "message": "zdr.toml:3: no; generation 1 serves on" }),
+        json!({ "event": "verdict", "code": 3, "message": "zdr.toml:3: no; generation 1 serves on" }),
+    ];
+    assert_eq!(progress(PAPER, &told), "");
 }
 
 #[test]
