@@ -195,6 +195,22 @@ fn connections_are_counted_where_they_are_and_listeners_by_their_names() {
 }
 
 #[test]
+fn every_instance_is_counted_and_so_is_a_pause() {
+    let zdr = Setup::of(&sample(&[])).option("--instances", "3").start();
+    let all = ["zdr_instances{seat=\"serving\"}", "zdr_starts_total{reason=\"boot\"}", "zdr_instances_lost_total"];
+    assert_eq!(values(&zdr, all), [3, 1, 0]);
+    end(zdr.server_pid());
+    let is_back = |status: &serde_json::Value| status["instances"] == 3 && status["crashes"] == 1;
+    zdr.wait_until("the lost one to be back", is_back);
+    assert_eq!(values(&zdr, all), [3, 1, 1]);
+    assert_eq!(values(&zdr, ["zdr_paused", "zdr_config_version", "zdr_crashes_total"]), [0, 1, 1]);
+    assert_eq!(zdr.client(&["pause"]).code, 0);
+    assert_eq!(values(&zdr, ["zdr_paused"]), [1]);
+    assert_eq!(zdr.client(&["resume"]).code, 0);
+    assert_eq!(values(&zdr, ["zdr_paused"]), [0]);
+}
+
+#[test]
 fn the_processor_time_of_an_old_generation_is_not_counted_again_after_a_cut_over() {
     let busy = server("while time.process_time() < 1: pass\nserve(listener(), lambda path: 'x')");
     let zdr = Setup::of(&busy).option("--bake", "60s").start();

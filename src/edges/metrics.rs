@@ -10,7 +10,7 @@ mod process;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,17 +29,20 @@ use crate::supervisor::{Cause, Generation, News, Outcome, Verdict, Why};
 
 /// How a reload can end: every one of these is there from the start, because a counter that appears with its first event
 /// hides that event from `rate`.
-const OUTCOMES: [(Outcome, Cause); 10] = [
+const OUTCOMES: [(Outcome, Cause); 13] = [
     (Outcome::Done, Cause::Ready),
+    (Outcome::Done, Cause::RolledBack),
     (Outcome::Kept, Cause::NotStarted),
     (Outcome::Kept, Cause::Exited),
     (Outcome::Kept, Cause::TimedOut),
     (Outcome::Kept, Cause::Crashed),
     (Outcome::Kept, Cause::Refused),
     (Outcome::Kept, Cause::Hook),
+    (Outcome::Kept, Cause::Superseded),
     (Outcome::Failed, Cause::NotStarted),
     (Outcome::Failed, Cause::Exited),
     (Outcome::Failed, Cause::TimedOut),
+    (Outcome::Failed, Cause::Hook),
 ];
 
 /// How a start can fail.
@@ -83,6 +86,7 @@ pub struct Counted {
     starts: Family<Words<1>, Counter>,
     failures: Family<Words<1>, Counter>,
     kills: Counter,
+    lost: Counter,
     start: Histogram,
     cut_over: Histogram,
     drain: Histogram,
@@ -93,9 +97,9 @@ pub struct Counted {
 #[derive(Debug, Default)]
 pub struct Metrics {
     counted: Counted,
-    /// Those that were started because somebody asked for a reload or restart, and live.
-    asked: HashSet<Generation>,
-    /// The one that died last was one of them.
+    /// What those that live were started for.
+    begun: HashMap<Generation, Why>,
+    /// Somebody had asked for the one that has died, and none has served since.
     dead_was_asked: bool,
     /// Those that have had connections, and live.
     used: HashSet<Generation>,
@@ -110,35 +114,43 @@ impl Metrics {
     /// Takes in a line of the story.
     ///
     /// A reload counts when its generation serves, or when it is given up. One whose generation died in its bake time, so
-    /// that the old one has the connections back, counts once more then, as kept: a counter takes nothing back.
+    /// that the one before has the connections back, counts once more then, as kept: a counter takes nothing back. To go
+    /// back is no success of what was tried, but for whoever asked for it.
     pub fn tell(&mut self, news: &News, at: SystemTime) {
         let counted = &self.counted;
         match news {
-            News::Spawned { generation, why, .. } => {
+            // Of several instances the first one is the start of their generation.
+            News::Spawned { generation, why, .. } if !self.begun.contains_key(generation) => {
                 counted.starts.get_or_create_owned(&reason(*why)).inc();
-                if matches!(why, Why::Reload | Why::Restart | Why::Change) {
-                    self.asked.insert(*generation);
-                }
+                self.begun.insert(*generation, *why);
                 if *why == Why::Finish {
                     self.used.insert(*generation);
                 }
+                if *why == Why::Rollback && std::mem::take(&mut self.dead_was_asked) {
+                    counted.reloaded(Outcome::Kept, Cause::Crashed);
+                }
             }
             News::Serving { generation, after } => {
+                self.dead_was_asked = false;
                 self.used.insert(*generation);
                 counted.start.observe(after.as_secs_f64());
-                counted.attempted(at, true);
-                if self.asked.contains(generation) {
+                let why = self.begun.get(generation).copied();
+                counted.attempted(at, why != Some(Why::Rollback));
+                if why.is_some_and(is_asked_for) {
                     counted.reloaded(Outcome::Done, Cause::Ready);
                 }
             }
             News::Failed { generation, cause, .. } => {
-                self.asked.remove(generation);
+                self.begun.remove(generation);
                 counted.failures.get_or_create_owned(&reason(*cause)).inc();
                 counted.attempted(at, false);
             }
-            // Only what somebody asked for has a verdict; good ones were counted when the generation served.
+            News::Verdict(Verdict { outcome: Outcome::Done, cause: Cause::RolledBack, .. }) => {
+                counted.reloaded(Outcome::Done, Cause::RolledBack);
+                counted.attempted(at, true);
+            }
             News::Verdict(Verdict { outcome, cause, .. })
-                if FAILURES.contains(cause) || (*outcome, *cause) == (Outcome::Kept, Cause::Refused) =>
+                if OUTCOMES.contains(&(*outcome, *cause)) && !matches!(cause, Cause::Ready | Cause::Crashed) =>
             {
                 counted.reloaded(*outcome, *cause);
             }
@@ -151,12 +163,15 @@ impl Metrics {
             News::Killed { .. } => {
                 counted.kills.inc();
             }
+            News::InstanceLost { .. } => {
+                counted.lost.inc();
+            }
             News::Crashed { generation, .. } => {
                 self.used.remove(generation);
-                self.dead_was_asked = self.asked.remove(generation);
+                self.dead_was_asked = self.begun.remove(generation).is_some_and(is_asked_for);
             }
             News::Ended { generation, after, .. } => {
-                self.asked.remove(generation);
+                self.begun.remove(generation);
                 if self.used.remove(generation) {
                     counted.drain.observe(after.as_secs_f64());
                 }
@@ -203,7 +218,7 @@ impl Counted {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "zdr_reloads",
-            "Reloads and restarts that were asked for, by outcome and reason",
+            "Reloads, restarts and rollbacks that were asked for, by outcome and reason",
             self.reloads.clone(),
         );
         registry.register(
@@ -252,6 +267,11 @@ impl Counted {
             "Generations that zdr killed, most of them because their time had run out",
             self.kills.clone(),
         );
+        registry.register(
+            "zdr_instances_lost",
+            "Instances that were gone while others of their generation served",
+            self.lost.clone(),
+        );
     }
 }
 
@@ -265,6 +285,7 @@ impl Default for Counted {
             starts: Family::default(),
             failures: Family::default(),
             kills: Counter::default(),
+            lost: Counter::default(),
             start: Histogram::new(START_BUCKETS),
             cut_over: Histogram::new(CUT_OVER_BUCKETS),
             drain: Histogram::new(DRAIN_BUCKETS),
@@ -281,6 +302,11 @@ impl Default for Counted {
         }
         counted
     }
+}
+
+/// True for what a generation is started for at somebody's wish, in which one of another release may be.
+fn is_asked_for(why: Why) -> bool {
+    matches!(why, Why::Reload | Why::Restart | Why::Change)
 }
 
 /// The word that JSON has for it.

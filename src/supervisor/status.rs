@@ -27,7 +27,7 @@ pub struct Status {
     pub generations: Vec<Seat>,
     /// The outcome of the last request.
     pub last_verdict: Option<Verdict>,
-    /// How often a serving generation died.
+    /// How often an instance died while it served.
     pub crashes: u64,
     /// What is wrong with the serving generation, in words that follow its name.
     #[serde(skip)]

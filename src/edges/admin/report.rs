@@ -69,7 +69,7 @@ pub struct Report {
     /// Whose that is: figures may be a little older than the rest, and from before a cut-over.
     #[serde(skip)]
     pub used_by: Option<Generation>,
-    /// How often a serving generation died.
+    /// How often an instance died while it served.
     pub crashes: u64,
     /// The newest first.
     pub generations: Vec<Row>,

@@ -141,7 +141,17 @@ impl Page<'_> {
         self.gauges(
             ("zdr_instances", None),
             "Living instances, by the seat of their generation.",
-            moment.seats(|row| u64::from(row.pid.is_some())),
+            moment.seats(|row| row.instances.iter().filter(|instance| instance.pid.is_some()).count()),
+        )?;
+        self.gauge(
+            ("zdr_config_version", None),
+            "Which configuration serves, or served last; the first is 1.",
+            Some(report.config_version),
+        )?;
+        self.gauge(
+            ("zdr_paused", None),
+            "Whether new connections are held.",
+            Some(u32::from(report.paused_secs.is_some())),
         )?;
         self.gauges(("zdr_connections", None), "Open connections, by seat.", moment.seats(|row| row.connections))?;
         self.gauges(
@@ -149,7 +159,7 @@ impl Page<'_> {
             "Connections with a request in flight, by seat.",
             moment.seats(|row| row.in_flight),
         )?;
-        self.counter(("zdr_crashes", None), "How often a serving generation died.", Some(report.crashes))?;
+        self.counter(("zdr_crashes", None), "How often an instance died while it served.", Some(report.crashes))?;
         self.gauge(
             ("zdr_tree_memory", Some(Unit::Bytes)),
             "Resident memory of the processes of the serving generation.",

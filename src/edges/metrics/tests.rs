@@ -131,6 +131,71 @@ fn a_reload_that_dies_in_its_bake_time_counts_as_done_and_then_as_kept() {
     assert_eq!(counted.last(), (false, 3.0, 6.0));
 }
 
+fn returned(generation: u64) -> News {
+    News::Returned { generation: Generation(generation) }
+}
+
+#[test]
+fn a_rollback_that_somebody_asked_for_is_done_and_leaves_no_failure_behind() {
+    let asked = || verdict(Outcome::Done, Cause::RolledBack, 1);
+    let before = || vec![spawned(1, Why::Boot), serving(1), spawned(2, Why::Reload), serving(2)];
+    let both = vec![(Outcome::Done, Cause::Ready, 1), (Outcome::Done, Cause::RolledBack, 1)];
+    let warm = told(&[before(), vec![returned(1), asked()]].concat());
+    assert_eq!((warm.all_reloads(), warm.last()), (both.clone(), (true, 5.0, 5.0)));
+    let cold = told(&[before(), vec![spawned(3, Why::Rollback), serving(3), asked()]].concat());
+    assert_eq!((cold.all_reloads(), cold.last()), (both, (true, 6.0, 6.0)));
+}
+
+#[test]
+fn a_release_that_is_left_for_another_start_of_the_one_before_counts_as_kept_and_has_failed() {
+    let story = [
+        spawned(1, Why::Boot),
+        serving(1),
+        spawned(2, Why::Reload),
+        serving(2),
+        ended(1),
+        crashed(2),
+        spawned(3, Why::Rollback),
+        serving(3),
+    ];
+    let counted = told(&story);
+    assert_eq!(counted.all_reloads(), [(Outcome::Done, Cause::Ready, 1), (Outcome::Kept, Cause::Crashed, 1)]);
+    assert_eq!(counted.last(), (false, 3.0, 7.0));
+}
+
+#[test]
+fn a_reload_that_is_given_up_for_a_rollback_was_kept_from_serving() {
+    let story = [
+        spawned(1, Why::Boot),
+        serving(1),
+        spawned(2, Why::Reload),
+        failed(2, Cause::Superseded),
+        verdict(Outcome::Kept, Cause::Superseded, 2),
+        verdict(Outcome::Done, Cause::RolledBack, 1),
+    ];
+    let counted = told(&story);
+    let wanted = [(Outcome::Done, Cause::RolledBack, 1), (Outcome::Kept, Cause::Superseded, 1)];
+    assert_eq!((counted.all_reloads().as_slice(), counted.last().0), (wanted.as_slice(), true));
+}
+
+#[test]
+fn several_instances_are_one_start_and_one_that_is_lost_is_no_crash() {
+    let instance =
+        |generation, instance, why| News::Spawned { generation: Generation(generation), instance, of: 3, pid: 1, why };
+    let lost = News::InstanceLost {
+        generation: Generation(1),
+        instance: 2,
+        exit: String::new(),
+        then: String::new(),
+        output: Vec::new(),
+    };
+    let mut story: Vec<News> = (1..=3).map(|number| instance(1, number, Why::Boot)).collect();
+    story.extend([serving(1), lost, instance(1, 2, Why::Crash)]);
+    let counted = told(&story);
+    let starts = |why| counted.starts.get_or_create_owned(&reason(why)).get();
+    assert_eq!((starts(Why::Boot), starts(Why::Crash), counted.lost.get()), (1, 0, 1));
+}
+
 #[test]
 fn what_zdr_does_by_itself_after_a_crash_is_no_reload() {
     let story = [
