@@ -51,8 +51,14 @@ fn the_schema_of_the_status_holds_in_every_state() {
     wait_for("the admin socket", || starting.client(&["health", "--live"]).out.contains("live").then_some(()));
     seen.push(in_state(&starting, "starting"));
 
-    let zdr = Setup::of(&sample(&[])).option("--bake", "1000s").option("--lame-duck", "1000s").start();
+    let zdr = Setup::of(&sample(&[])).option("--instances", "2");
+    let zdr = zdr.option("--bake", "1000s").option("--lame-duck", "1000s").start();
     seen.push(in_state(&zdr, "serving"));
+    assert_eq!(zdr.client(&["pause"]).code, 0);
+    let paused = zdr.status();
+    assert!(paused["paused_secs"].is_number(), "{paused}");
+    seen.push(paused);
+    assert_eq!(zdr.client(&["resume"]).code, 0);
     let _open = TcpStream::connect(zdr.address()).unwrap();
     assert_eq!(zdr.reload().code, 0);
     let told = zdr.reload_to(&sample(&["--bad", "exit:3"]));
@@ -60,6 +66,7 @@ fn the_schema_of_the_status_holds_in_every_state() {
     let failed = zdr.status();
     assert_eq!((&failed["last_verdict"]["outcome"], &failed["status"]), (&"kept".into(), &"degraded".into()));
     assert!(seats(&failed).any(|seat| seat["seat"] == "draining"), "{failed}");
+    assert_eq!(failed["rollback"]["warm"], true, "{failed}");
     seen.push(failed);
     let words = ["reload", "--no-wait", "--"].map(str::to_owned).into_iter().chain(hangs);
     assert_eq!(zdr.client(&words.collect::<Vec<_>>()).code, 0);
@@ -89,7 +96,8 @@ fn fails_later() -> Zdr {
 
 #[test]
 fn the_schema_of_events_holds_for_a_whole_story() {
-    let mut zdr = Setup::of(&sample(&[])).option("--bake", "0s").option("--drain-timeout", "200ms").start();
+    let zdr = Setup::of(&sample(&[])).option("--bake", "0s").option("--drain-timeout", "200ms");
+    let mut zdr = zdr.option("--hook", "after-serving=true").start();
     let mut child = zdr.client_in_background(&["events", "--json"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     // It follows once an event arrives.
@@ -112,6 +120,11 @@ fn the_schema_of_events_holds_for_a_whole_story() {
     kill(Pid::from_raw(zdr.server_pid()), Signal::SIGKILL).unwrap();
     zdr.wait_until("the next one", |status| in_seat(status, "serving") > before);
     assert_eq!(zdr.client(&["restart"]).code, 0);
+    for order in [&["rollback"][..], &["scale", "2"], &["pause"], &["resume"]] {
+        assert_eq!(zdr.client(order).code, 0, "{order:?}");
+    }
+    kill(Pid::from_raw(zdr.server_pid()), Signal::SIGKILL).unwrap();
+    zdr.wait_until("the lost one to be back", |status| status["instances"] == 2 && status["crashes"] == 2);
     let order = zdr.client(&["reload", "--json"]).out;
     zdr.signal(Signal::SIGTERM);
     zdr.ended();
@@ -119,9 +132,23 @@ fn the_schema_of_events_holds_for_a_whole_story() {
     let story: Vec<Value> = all.map(|line| serde_json::from_str(&line).unwrap()).collect();
     assert_eq!(child.wait().unwrap().code(), Some(4));
     let kinds: BTreeSet<&str> = story.iter().map(|told| told["event"].as_str().unwrap()).collect();
-    for kind in
-        ["spawned", "serving", "draining", "signalled", "killed", "ended", "failed", "crashed", "verdict", "stopping"]
-    {
+    for kind in [
+        "spawned",
+        "serving",
+        "draining",
+        "signalled",
+        "killed",
+        "ended",
+        "failed",
+        "crashed",
+        "verdict",
+        "stopping",
+        "hook",
+        "instance_ready",
+        "instance_lost",
+        "paused",
+        "resumed",
+    ] {
         assert!(kinds.contains(kind), "{kind}: {kinds:?}");
     }
     described("events", &story);
@@ -131,7 +158,9 @@ fn the_schema_of_events_holds_for_a_whole_story() {
 fn a_field_that_is_not_described_is_noticed_and_so_is_one_that_is_missing() {
     let status = Setup::of(&sample(&[])).start().status();
     let mut changed = Vec::new();
-    for pointer in ["", "/generations/0", "/listeners/0", "/checks/serving", "/last_verdict"] {
+    for pointer in
+        ["", "/generations/0", "/generations/0/instances/0", "/listeners/0", "/checks/serving", "/last_verdict"]
+    {
         let mut more = status.clone();
         more.pointer_mut(pointer).unwrap()["colour"] = "green".into();
         let mut less = status.clone();
