@@ -8,7 +8,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use self::browser::Page;
@@ -197,6 +198,35 @@ fn a_reload_is_seen_as_it_happens() {
     page.shows("[aria-labelledby=draining] li", "0 of 8 connections left");
     let chart = page.evaluate("document.querySelector('#chart-connections svg').getAttribute('aria-label')");
     assert!(chart.as_str().unwrap().contains("now 0, lowest 0, highest 8"), "{chart}");
+    page.is_well(address);
+}
+
+#[test]
+fn several_instances_a_pause_and_the_way_back_are_seen() {
+    let (zdr, address) = started(&[("--instances", "3"), ("--bake", "1m")]);
+    let mut page = Page::open(address);
+    page.shows("[aria-labelledby=serving] li", "3 instances: 3 serving");
+    page.shows("#figures", "Instances\n3");
+    assert_eq!(page.evaluate("document.querySelectorAll('[aria-labelledby=serving] .crew .pill').length"), 3);
+    page.wait("nobody can go back yet", "document.querySelector('#back').hidden");
+    page.wait("what comes now is news", "fresh()");
+    kill(Pid::from_raw(zdr.server_pid()), Signal::SIGKILL).unwrap();
+    page.shows("#announce", "instance 1 of generation 1 was killed by signal 9 (KILL); 2 others serve");
+    page.evaluate("document.querySelector('#story li details:last-child').open = true");
+    page.shows("#story li details:last-child", "instance 1 of generation 1 is ready, 3 of 3");
+    page.shows("[aria-labelledby=serving] li", "3 instances: 3 serving");
+    assert_eq!(zdr.client(&["pause"]).code, 0);
+    page.shows("#now", "new connections are held, for ");
+    page.shows("#story > li:first-child", "new connections are held for at most 30s");
+    assert_eq!(zdr.client(&["resume"]).code, 0);
+    page.wait("they are let go", "!document.querySelector('#now').innerText.includes('are held')");
+    assert_eq!(zdr.reload().code, 0);
+    page.shows("#back", "A rollback goes to generation 1, which is kept warm.");
+    page.shows("[aria-labelledby=draining] li", "3 instances: 3 draining");
+    assert_eq!(page.order(&json!({ "order": "accessibility" })), json!([]));
+    assert_eq!(zdr.client(&["rollback"]).code, 0);
+    page.shows("#who", "Generation 1 serves");
+    page.shows("#story", "serves again");
     page.is_well(address);
 }
 
