@@ -7,11 +7,15 @@ use std::process::{Command, Stdio};
 
 use crate::harness::ZDR;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 16] = [
     "run",
     "check",
     "reload",
     "restart",
+    "rollback",
+    "scale",
+    "pause",
+    "resume",
     "stop",
     "status",
     "health",
