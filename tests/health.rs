@@ -196,6 +196,11 @@ fn a_failed_reload_degrades_health_and_says_why() {
     assert_eq!((&report["status"], &report["ready"]), (&"degraded".into(), &true.into()));
     assert!(report["checks"]["last_reload"]["message"].as_str().unwrap().contains("exited with code 3"), "{report}");
     assert_eq!(get(health_address(&zdr), "/health").0, 200);
+    // What failed has still failed when new connections were held for a while.
+    for order in ["pause", "resume"] {
+        assert_eq!(zdr.client(&[order]).code, 0);
+    }
+    assert_eq!(full(&zdr)["checks"]["last_reload"], report["checks"]["last_reload"]);
     assert_eq!(zdr.reload().code, 0);
     assert_eq!(full(&zdr)["status"], "healthy");
 }

@@ -21,7 +21,8 @@ pub(super) struct Pause {
 }
 
 impl Supervisor {
-    /// New connections wait, but not for ever.
+    /// New connections wait, but not for ever. Neither this nor its end is remembered as the last verdict: what a failed
+    /// reload has left behind is still so.
     pub(super) fn pause(&mut self, ticket: Ticket, time: Duration, now: Instant) {
         if self.stop.is_some() {
             return self.answer(vec![ticket], &refused_because_stopping());
@@ -40,7 +41,7 @@ impl Supervisor {
         }
         self.tell(News::Paused { time });
         let reason = format!("new connections are held for at most {}", format_duration(time));
-        self.settle(vec![ticket], Verdict::of_zdr(Outcome::Done, Cause::Paused, &reason));
+        self.answer(vec![ticket], &Verdict::of_zdr(Outcome::Done, Cause::Paused, &reason));
     }
 
     /// They wait no longer.
@@ -50,7 +51,7 @@ impl Supervisor {
             None => "new connections were not held",
         };
         self.let_go();
-        self.settle(vec![ticket], Verdict::of_zdr(Outcome::Done, Cause::Resumed, reason));
+        self.answer(vec![ticket], &Verdict::of_zdr(Outcome::Done, Cause::Resumed, reason));
     }
 
     /// What is new goes to whoever serves; what has waited is counted, and finished by one more instance.
