@@ -203,7 +203,7 @@ impl Supervisor {
             output: Vec::new(),
         });
         if let Some(hook) = hook {
-            self.run_hook(hook, generation, self.current, request.why);
+            self.run_hook(hook, generation, self.current, Some(request.why));
         }
     }
 
@@ -278,7 +278,7 @@ impl Supervisor {
         }
         if starting.step == Step::Proving && starting.plan.policy.hooks.contains(&Hook::BeforeCutOver) {
             starting.step = Step::Hook(Hook::BeforeCutOver);
-            return self.run_hook(Hook::BeforeCutOver, generation, self.current, why);
+            return self.run_hook(Hook::BeforeCutOver, generation, self.current, Some(why));
         }
         starting.step = Step::Admitted;
         if is_complete {
@@ -310,7 +310,7 @@ impl Supervisor {
         let expires = self.lifetime_of(generation, &plan).map(|time| now + time);
         let (condition, output) = (Condition::default(), Vec::new());
         let serving =
-            Serving { generation, plan, crew, since: now, output, condition, trial: None, expires, owed: None };
+            Serving { generation, plan, crew, why, since: now, output, condition, trial: None, expires, owed: None };
         self.actions.push(Action::Steer(vec![serving.portion()]));
         self.started = true;
         self.tell(News::Serving { generation, after });
@@ -321,6 +321,7 @@ impl Supervisor {
             self.settle_what_is_owed(old, "was replaced");
         }
         self.quiesce_the_warm(now);
+        let before = self.current;
         self.note_what_serves(generation, why, target);
         let (patient, prompt) = askers.into_iter().partition::<Vec<_>, _>(|(_, until)| *until == Until::Drained);
         let mut due = tickets(prompt);
@@ -337,7 +338,7 @@ impl Supervisor {
                 format!("generation {generation} serves after {after:.1?}"),
             ),
         };
-        self.after_serving(due, verdict, why);
+        self.after_serving(due, verdict, before);
         self.run_next(now);
     }
 

@@ -27,6 +27,7 @@ mod health_clients;
 mod health_command;
 mod inherited;
 mod last_words;
+mod hooks;
 mod life;
 mod listeners;
 mod liveness;

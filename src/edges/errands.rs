@@ -34,8 +34,8 @@ pub enum Purpose {
         generation: Generation,
         /// The one that is replaced, or has replaced it.
         other: Option<Generation>,
-        /// What it was started for.
-        why: Why,
+        /// What it was started for, or what it was replaced for; None where zdr stops.
+        why: Option<Why>,
     },
 }
 
@@ -60,8 +60,8 @@ impl Purpose {
         };
         let number = |of: Option<Generation>| of.map(|of| of.to_string()).unwrap_or_default();
         let pairs = [("ZDR_HOOK", hook.to_string()), ("ZDR_NEW", number(new)), ("ZDR_OLD", number(old))];
-        let reason = serde_json::to_value(why).ok().and_then(|why| why.as_str().map(ToOwned::to_owned));
-        let pairs = pairs.into_iter().chain([("ZDR_REASON", reason.unwrap_or_default())]);
+        let reason = why.and_then(|why| serde_json::to_value(why).ok()?.as_str().map(ToOwned::to_owned));
+        let pairs = pairs.into_iter().chain([("ZDR_REASON", reason.unwrap_or_else(|| "stop".to_owned()))]);
         pairs.map(|(name, value)| (name.into(), value.into())).collect()
     }
 }

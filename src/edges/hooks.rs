@@ -2,6 +2,8 @@
 //!
 //! Tells how they ended; what follows from that is decided elsewhere.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use humantime::format_duration;
@@ -17,7 +19,7 @@ use crate::supervisor::{Event, Exit, Generation, Hook, Why};
 
 impl Edges {
     /// Runs the command for this turn, as the server's user and with its environment.
-    pub(super) fn run_hook(&mut self, hook: Hook, generation: Generation, other: Option<Generation>, why: Why) {
+    pub(super) fn run_hook(&mut self, hook: Hook, generation: Generation, other: Option<Generation>, why: Option<Why>) {
         let settings = self.settings_of(generation);
         let command = settings.config.hooks.iter().find(|(at, _)| *at == hook).map(|(_, command)| command.clone());
         let Some(command) = command else {
@@ -25,7 +27,8 @@ impl Edges {
         };
         let (reply, ended) = oneshot::channel();
         let purpose = Purpose::Hook { hook, generation, other, why };
-        self.run_errand(purpose, &command, None, Alive::unwatched(), reply);
+        // Standard output is the server's.
+        self.run_errand(purpose, &command, Some(io::stderr().as_fd()), Alive::unwatched(), reply);
         let (owner, limit) = (self.owner.clone(), settings.config.hook_timeout);
         let wait = async move {
             let failure = match timeout(limit, ended).await {

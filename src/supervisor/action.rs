@@ -27,8 +27,8 @@ pub enum Action {
         generation: Generation,
         /// The one that is replaced, or has replaced it.
         other: Option<Generation>,
-        /// What the generation was started for.
-        why: Why,
+        /// What it was started for, or what it was replaced for; None where zdr stops.
+        why: Option<Why>,
     },
     /// Execute the command for this instance. Answered by `Spawned` or `SpawnFailed` before any other event.
     Spawn {

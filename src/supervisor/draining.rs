@@ -85,7 +85,8 @@ impl Supervisor {
         let after = now.saturating_duration_since(draining.since);
         self.tell(News::Ended { generation, exit: exit.to_owned(), after });
         let unfinished = draining.is_bereft || draining.condition.why().is_some() && self.awaited != Some(generation);
-        let hook = draining.has_served && draining.plan.policy.hooks.contains(&Hook::AfterDrain);
+        let waits = self.stop.as_ref().is_none_or(|stop| !stop.at_once);
+        let hook = waits && draining.has_served && draining.plan.policy.hooks.contains(&Hook::AfterDrain);
         if unfinished && draining.finishes_for.is_none() {
             self.leave(generation, draining.plan, generation);
         } else {

@@ -1,5 +1,6 @@
 //! Commands of the user's at four moments of a generation: two of them can say no, the other two can only fail.
 
+use std::mem;
 use std::time::Instant;
 
 use super::action::Action;
@@ -19,7 +20,7 @@ pub(super) struct Farewell {
 }
 
 impl Supervisor {
-    pub(super) fn run_hook(&mut self, hook: Hook, generation: Generation, other: Option<Generation>, why: Why) {
+    pub(super) fn run_hook(&mut self, hook: Hook, generation: Generation, other: Option<Generation>, why: Option<Why>) {
         self.actions.push(Action::RunHook { hook, generation, other, why });
     }
 
@@ -57,13 +58,12 @@ impl Supervisor {
     }
 
     /// The verdict is due now, or once the command that is run after it serves has ended.
-    pub(super) fn after_serving(&mut self, due: Vec<Ticket>, verdict: Verdict, why: Why) {
+    pub(super) fn after_serving(&mut self, due: Vec<Ticket>, verdict: Verdict, before: Option<Generation>) {
         let Some(serving) = &mut self.serving else { return };
         if serving.plan.policy.hooks.contains(&Hook::AfterServing) {
             serving.owed = Some((due, verdict));
-            let generation = serving.generation;
-            let other = self.draining.last().map(|old| old.generation);
-            self.run_hook(Hook::AfterServing, generation, other, why);
+            let (generation, why) = (serving.generation, serving.why);
+            self.run_hook(Hook::AfterServing, generation, before, Some(why));
         } else {
             self.settle(due, verdict);
         }
@@ -72,7 +72,26 @@ impl Supervisor {
     /// It is gone, and whoever waits for that is told once the command that is run then has ended.
     pub(super) fn say_farewell(&mut self, generation: Generation, watchers: Vec<Ticket>, verdict: Verdict) {
         self.farewells.push(Farewell { generation, watchers, verdict });
-        self.run_hook(Hook::AfterDrain, generation, self.current, Why::Reload);
+        let (next, why) = match (&self.serving, &self.stop) {
+            (Some(serving), _) => (Some(serving.generation), Some(serving.why)),
+            (None, Some(_)) => (None, None),
+            (None, None) => {
+                let starting = self.starting.as_ref().map(|starting| starting.why);
+                let why = starting.or(self.preparing.as_ref().map(|request| request.why));
+                (None, Some(why.unwrap_or(Why::Crash)))
+            }
+        };
+        self.run_hook(Hook::AfterDrain, generation, next, why);
+    }
+
+    /// zdr ends at once, whatever the commands say that are run after a drain.
+    pub(super) fn cut_farewells_short(&mut self) {
+        for Farewell { watchers, verdict, .. } in mem::take(&mut self.farewells) {
+            self.answer(
+                watchers,
+                &verdict.unless(Hook::AfterDrain, Some("was ended, as stop was asked for twice".to_owned())),
+            );
+        }
     }
 
     /// It serves no more, whatever the command says that is run after it serves.

@@ -82,6 +82,8 @@ pub(super) struct Serving {
     pub(super) generation: Generation,
     pub(super) plan: Arc<Plan>,
     pub(super) crew: Crew,
+    /// What it serves for.
+    pub(super) why: Why,
     pub(super) since: Instant,
     /// The last lines that it wrote.
     pub(super) output: Vec<String>,
@@ -139,11 +141,13 @@ pub(super) struct Stop {
     pub(super) code: u8,
     /// Until then the serving generation serves on, while readiness says no.
     pub(super) lame_duck: Option<Instant>,
+    /// It was asked for twice.
+    pub(super) at_once: bool,
 }
 
 impl Stop {
     pub(super) fn with_code(code: u8) -> Self {
-        Self { askers: Vec::new(), code, lame_duck: None }
+        Self { askers: Vec::new(), code, lame_duck: None, at_once: false }
     }
 }
 
@@ -221,6 +225,7 @@ impl Draining {
         }
     }
 
+    /// It has the connections back.
     pub(super) fn into_serving(self, instances: u32, now: Instant) -> Serving {
         let mut crew = self.crew;
         crew.fill(instances, now);
@@ -228,6 +233,7 @@ impl Draining {
             generation: self.generation,
             plan: self.plan,
             crew,
+            why: Why::Rollback,
             since: self.since,
             output: Vec::new(),
             condition: self.condition,

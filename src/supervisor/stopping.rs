@@ -47,11 +47,12 @@ impl Supervisor {
     pub(super) fn stop(&mut self, ticket: Ticket, now: Instant) {
         if let Some(stop) = &mut self.stop {
             stop.askers.push(ticket);
+            stop.at_once = true;
             return self.stop_at_once(now);
         }
         let lame_duck = self.plan.as_ref().map(|plan| plan.policy.lame_duck).filter(|time| !time.is_zero());
         let lame_duck = lame_duck.map(|time| now + time);
-        self.stop = Some(Stop { askers: vec![ticket], code: 0, lame_duck });
+        self.stop = Some(Stop { askers: vec![ticket], code: 0, lame_duck, at_once: false });
         self.retry_at = None;
         self.tell(News::Stopping);
         self.give_up_what_is_to_come(now);
@@ -114,6 +115,7 @@ impl Supervisor {
             self.draining.push(Draining::new(serving, Phase::Warm { until: now }, now));
         }
         self.left.clear();
+        self.cut_farewells_short();
         for draining in mem::take(&mut self.draining) {
             if draining.phase == Phase::Killed {
                 self.draining.push(draining);
