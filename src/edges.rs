@@ -295,10 +295,11 @@ impl Edges {
                 self.watch_over_nobody();
                 failed("hold new connections", self.listeners.hold());
             }
-            Action::Pause(generation) => match self.listeners.pause(generation) {
-                Ok(left_out) => left_out.iter().for_each(|why| warn!("{why}")),
-                Err(error) => error!(%error, "cannot hold new connections"),
-            },
+            Action::Pause(generation) => {
+                let told = self.listeners.pause(generation).map_err(|error| error.to_string());
+                told.iter().flatten().for_each(|why| warn!("{why}"));
+                self.inbox.push_front(Event::Held { told });
+            }
             Action::Resume => failed("let new connections go", self.listeners.resume()),
             Action::AskChecks(wanted) => self.admin.ask_on(wanted),
             Action::Quiesce(generation) => {

@@ -108,6 +108,7 @@ impl Supervisor {
             Event::Rollback { ticket } => self.rollback(ticket, now),
             Event::Scale { ticket, scale } => self.scale(ticket, scale, now),
             Event::Pause { ticket, time } => self.pause(ticket, time, now),
+            Event::Held { told } => self.held(told),
             Event::Resume { ticket } => self.resume(ticket),
             Event::Restart { ticket } => self.restart(ticket, now),
             Event::Stop { ticket } => self.stop(ticket, now),

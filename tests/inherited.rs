@@ -17,7 +17,7 @@ use crate::unix_paths::{Client, UnixLoad, five_reloads_lose_nothing};
 const NOBODY: u32 = 65534;
 
 /// A zdr that is started with these sockets, see tests/launch.py.
-fn launched(setup: Setup, settings: &Value) -> Setup {
+pub fn launched(setup: Setup, settings: &Value) -> Setup {
     let launcher = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/launch.py");
     if settings["user"].is_u64() {
         chown(setup.folder(), Some(NOBODY), Some(NOBODY)).unwrap();

@@ -41,6 +41,7 @@ mod many;
 mod metrics;
 mod process;
 mod prometheus;
+mod pause;
 mod promptness;
 mod python;
 mod readiness;

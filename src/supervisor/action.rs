@@ -45,7 +45,8 @@ pub enum Action {
     Probe(Instance),
     /// Give new connections to these generations, each its share; to the first, what cannot be shared.
     Steer(Vec<Portion>),
-    /// Let new connections wait where nobody accepts them: in the slot of this generation, which has no process.
+    /// Let new connections wait where nobody accepts them: in the slot of this generation, which has no process. Answered by
+    /// `Held` before any other event.
     Pause(Generation),
     /// New connections go again where they were steered to last.
     Resume,

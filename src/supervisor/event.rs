@@ -47,6 +47,11 @@ pub enum Event {
         /// How long at most.
         time: Duration,
     },
+    /// New connections wait from now on, or nothing has changed.
+    Held {
+        /// Sentences about those that wait not, or why none does.
+        told: Result<Vec<String>, String>,
+    },
     /// Somebody wants them to wait no longer.
     Resume {
         /// Who is to be told the verdict.

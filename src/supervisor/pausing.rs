@@ -1,5 +1,6 @@
 //! Holding new connections back for a while: they wait in the kernel, where nobody accepts them, and are answered later.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,11 @@ pub(super) struct Pause {
     /// The number under which they wait; it has no process.
     generation: Generation,
     pub(super) until: Instant,
+    /// Who is to be told once they are held, and for how long that is then.
+    askers: Vec<Ticket>,
+    time: Duration,
+    /// What cannot be held.
+    apart: Vec<String>,
 }
 
 impl Supervisor {
@@ -33,15 +39,34 @@ impl Supervisor {
         }
         let until = now + time;
         if let Some(pause) = &mut self.pause {
-            pause.until = until;
-        } else {
-            self.newest.0 += 1;
-            self.pause = Some(Pause { generation: self.newest, until });
-            self.actions.push(Action::Pause(self.newest));
+            (pause.until, pause.time, pause.askers) = (until, time, vec![ticket]);
+            let apart = pause.apart.clone();
+            return self.held(Ok(apart));
         }
-        self.tell(News::Paused { time });
-        let reason = format!("new connections are held for at most {}", format_duration(time));
-        self.answer(vec![ticket], &Verdict::of_zdr(Outcome::Done, Cause::Paused, &reason));
+        self.newest.0 += 1;
+        let generation = self.newest;
+        self.pause = Some(Pause { generation, until, askers: vec![ticket], time, apart: Vec::new() });
+        self.actions.push(Action::Pause(generation));
+    }
+
+    /// They wait, and whoever wanted that is told which of them do not.
+    pub(super) fn held(&mut self, told: Result<Vec<String>, String>) {
+        let Some(pause) = &mut self.pause else { return };
+        let (askers, time) = (mem::take(&mut pause.askers), pause.time);
+        match told {
+            Ok(apart) => {
+                let held = format!("new connections are held for at most {}", format_duration(time));
+                let reason = [&[held], apart.as_slice()].concat().join("; ");
+                pause.apart = apart;
+                self.tell(News::Paused { time });
+                self.answer(askers, &Verdict::of_zdr(Outcome::Done, Cause::Paused, &reason));
+            }
+            Err(why) => {
+                self.pause = None;
+                let reason = format!("new connections cannot be held: {why}");
+                self.answer(askers, &Verdict::of_zdr(Outcome::Failed, Cause::Refused, &reason));
+            }
+        }
     }
 
     /// They wait no longer.

@@ -1,6 +1,7 @@
 //! Each rule as a story: what happens, what is done, who serves. No process is started here.
 
 mod failures;
+mod held;
 mod liveness;
 mod properties;
 mod reloads;

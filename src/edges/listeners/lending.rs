@@ -35,6 +35,13 @@ impl Listeners {
         }
         let slot = self.choose(instance, place, queue);
         self.loans.lend(instance, slot);
+        if let Place::Of(dead) = place {
+            // What it will bind by itself is its own already, so that it is not taken for done before it has come to that.
+            self.lanes
+                .iter_mut()
+                .filter(|lane| lane.captured && lane.is_of(dead))
+                .for_each(|lane| lane.claim(generation));
+        }
         for position in 0..self.lanes.len() {
             self.make_ready(position, instance)?;
         }

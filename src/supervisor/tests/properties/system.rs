@@ -106,7 +106,12 @@ impl System {
             Action::Hold => self.held = true,
             Action::Pause(generation) => {
                 assert!(self.paused.replace(generation.0).is_none(), "paused twice");
+                if self.below(8) == 0 {
+                    self.paused = None;
+                    return Some(Event::Held { told: Err("no".to_owned()) });
+                }
                 self.known.insert(generation.0, Known { is_pause: true, ..Known::default() });
+                return Some(Event::Held { told: Ok(Vec::new()) });
             }
             Action::Resume => assert!(self.paused.take().is_some(), "resumed twice"),
             Action::Quiesce(generation) => {
