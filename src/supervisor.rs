@@ -84,6 +84,8 @@ pub struct Supervisor {
     current: Option<Generation>,
     /// Those that served before with other releases, the last of them last: one can go back to them.
     history: Vec<Generation>,
+    /// The checks of the user's are asked, whether or not somebody looks.
+    asks_checks: bool,
     pause: Option<pausing::Pause>,
     /// Those that are gone, while the command that is run after that has not ended, with who waits for it.
     farewells: Vec<hooks::Farewell>,
@@ -129,11 +131,14 @@ impl Supervisor {
             Event::ReadyAgain { instance } => self.ready_again(instance),
             Event::Leaving { instance } => self.leaving(instance, now),
             Event::TooLarge { instance, why } => self.too_large(instance, &why, now),
-            Event::Checked { name, state, message, critical } => self.checked(name, state, message, critical, now),
+            Event::Checked { name, state, message, critical, was_well } => {
+                self.checked(name, state, message, critical && was_well, now);
+            }
             Event::Left { generation, waiting } => self.left(generation, waiting, now),
             Event::Elapsed => self.time_has_passed(now),
         }
         self.spawn_the_due(now);
+        self.ask_checks();
         self.exit_if_nobody_is_left();
         mem::take(&mut self.actions)
     }

@@ -8,6 +8,8 @@
 )]
 
 mod admin;
+mod answers;
+mod bake;
 mod capture;
 mod capture_hostile;
 mod checks;

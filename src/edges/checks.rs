@@ -5,6 +5,7 @@
 
 mod round;
 
+use std::mem;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -119,7 +120,9 @@ impl Keeper {
                     }
                     Some(Wish::Replace(checks)) => self.replace(checks),
                     Some(Wish::Always(wanted)) => {
-                        self.always = wanted;
+                        if !mem::replace(&mut self.always, wanted) {
+                            self.rounds.iter_mut().for_each(Round::forget_that_it_was_well);
+                        }
                         self.rounds.iter_mut().filter(|_| wanted).for_each(Round::is_due_now);
                     }
                     None => return,

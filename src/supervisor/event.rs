@@ -185,6 +185,8 @@ pub enum Event {
         message: String,
         /// Where it fails, all is unhealthy.
         critical: bool,
+        /// It was well when it was asked before, since the checks are asked without anybody looking.
+        was_well: bool,
     },
     /// An instance uses more memory than it may.
     TooLarge {

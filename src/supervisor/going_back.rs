@@ -8,7 +8,7 @@ use super::action::Action;
 use super::generation::{Generation, Instance, Ticket, Until, Why};
 use super::news::News;
 use super::policy::Plan;
-use super::seats::{Blame, Draining, Phase, Request, Serving};
+use super::seats::{Blame, Draining, Phase, Request, Serving, Starting};
 use super::status::{Goal, Health};
 use super::stopping::refused_because_stopping;
 use super::verdict::{Cause, Outcome, Verdict};
@@ -76,7 +76,6 @@ impl Supervisor {
             let draining = Draining::new(left, Phase::Killed, now);
             self.drain(draining, now);
         }
-        self.actions.push(Action::AskChecks(false));
         watchers.push(ticket);
         self.settle(watchers, verdict);
     }
@@ -101,7 +100,6 @@ impl Supervisor {
         self.current = Some(generation);
         self.plan = Some(Arc::clone(&warm.plan));
         self.remember();
-        self.actions.push(Action::AskChecks(false));
         self.serving = Some(warm);
     }
 
@@ -118,9 +116,19 @@ impl Supervisor {
     }
 
     pub(super) fn end_trial_if_due(&mut self, now: Instant) {
-        let due = |serving: &mut Serving| serving.trial.take_if(|until| *until <= now).is_some();
-        if self.serving.as_mut().is_some_and(due) {
-            self.actions.push(Action::AskChecks(false));
+        if let Some(serving) = &mut self.serving {
+            serving.trial.take_if(|until| *until <= now);
+        }
+    }
+
+    /// While something new is on trial the checks are asked, whether or not somebody looks. While it starts they are as well:
+    /// what failed before is not its fault.
+    pub(super) fn ask_checks(&mut self) {
+        let to_come = |starting: &Starting| starting.why.is_for_something_new() && !starting.plan.policy.bake.is_zero();
+        let to_come = self.current.is_some() && self.starting.as_ref().is_some_and(to_come);
+        let wanted = to_come || self.serving.as_ref().is_some_and(|serving| serving.trial.is_some());
+        if mem::replace(&mut self.asks_checks, wanted) != wanted {
+            self.actions.push(Action::AskChecks(wanted));
         }
     }
 
@@ -153,11 +161,11 @@ impl Supervisor {
         true
     }
 
-    /// A check of the user's has another state. A critical one that fails ends a trial.
-    pub(super) fn checked(&mut self, name: String, state: Health, message: String, critical: bool, now: Instant) {
+    /// A check of the user's has another state. A critical one that was well before and fails ends a trial.
+    pub(super) fn checked(&mut self, name: String, state: Health, message: String, blames: bool, now: Instant) {
         let what = format!("made the check {name} fail: {message}");
         self.tell(News::Check { name, state, message });
-        if critical && state == Health::Unhealthy && self.stop.is_none() {
+        if blames && state == Health::Unhealthy && self.stop.is_none() {
             self.fails_its_trial(Cause::Unhealthy, &what, now);
         }
     }

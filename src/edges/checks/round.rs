@@ -2,6 +2,7 @@
 //!
 //! Never asks while anything of the last question remains: a resolver that hangs, a command that cannot be killed.
 
+use std::mem;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -30,6 +31,10 @@ pub(super) struct Round {
     /// When it was asked last.
     begun: Option<Instant>,
     under_way: UnderWay,
+    /// It is asked again as soon as nothing is under way.
+    is_due_now: bool,
+    /// The last answer was good, and is not from long ago.
+    was_well: bool,
     answer: Option<Answer>,
     /// When somebody looked last.
     looked_at: Option<Instant>,
@@ -71,16 +76,23 @@ impl Round {
         let purpose = Purpose::Check(position);
         let inquiry = Inquiry { spec: check.spec.clone(), limit: check.timeout, purpose, owner: owner.clone() };
         let (tell, under_way) = (tell.clone(), UnderWay::No);
-        Self { check, position, inquiry, tell, begun: None, under_way, answer: None, looked_at: None }
+        let (begun, answer, looked_at) = (None, None, None);
+        let (is_due_now, was_well) = (false, false);
+        Self { check, position, inquiry, tell, begun, under_way, is_due_now, was_well, answer, looked_at }
     }
 
     pub(super) fn check(&self) -> &Check {
         &self.check
     }
 
-    /// However lately it was asked: what is under way will do.
+    /// However lately it was asked.
     pub(super) fn is_due_now(&mut self) {
-        self.begun.take_if(|_| self.under_way == UnderWay::No);
+        self.is_due_now = true;
+    }
+
+    /// What it said once is no sign of how it is now.
+    pub(super) fn forget_that_it_was_well(&mut self) {
+        self.was_well = false;
     }
 
     pub(super) fn looked_at(&mut self, now: Instant) {
@@ -92,7 +104,7 @@ impl Round {
         if self.due().is_none_or(|due| due > now) {
             return;
         }
-        (self.begun, self.under_way) = (Some(now), UnderWay::Asked);
+        (self.begun, self.under_way, self.is_due_now) = (Some(now), UnderWay::Asked, false);
         let (inquiry, tell, position) = (self.inquiry.clone(), self.tell.clone(), self.position);
         tokio::spawn(async move {
             let (answer, mut remains) = inquiry.put().await;
@@ -105,7 +117,8 @@ impl Round {
     /// When it is to be asked next; None while it is under way, and when nobody will have looked lately by then.
     pub(super) fn due(&self) -> Option<Instant> {
         let until = self.looked_at? + self.kept();
-        let due = self.begun.map_or(self.looked_at, |begun| Some(begun + self.check.interval))?;
+        let begun = self.begun.filter(|_| !self.is_due_now);
+        let due = begun.map_or(self.looked_at, |begun| Some(begun + self.check.interval))?;
         (self.under_way == UnderWay::No && due.max(self.looked_at?) < until).then_some(due)
     }
 
@@ -131,9 +144,10 @@ impl Round {
             Err(message) => (Health::Degraded, message),
         };
         let before = self.answer.as_ref().map_or(Health::Healthy, |answer| answer.state);
+        let was_well = mem::replace(&mut self.was_well, state == Health::Healthy);
         if state != before {
             let (name, message, critical) = (self.check.name.clone(), message.clone(), self.check.critical);
-            tell(&self.inquiry.owner, Event::Checked { name, state, message, critical });
+            tell(&self.inquiry.owner, Event::Checked { name, state, message, critical, was_well });
         }
         self.answer = Some(Answer { state, message, at: now });
     }
@@ -170,6 +184,28 @@ impl Round {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edges::notice::Notice;
+
+    #[tokio::test]
+    async fn it_tells_whether_it_was_well_before_and_what_is_long_ago_does_not_count() {
+        let (owner, mut notices) = mpsc::unbounded_channel();
+        let (tell, _said) = mpsc::unbounded_channel();
+        let mut round = Round::of(Check::parse("a=exec:x,critical").unwrap(), 0, &owner, &tell);
+        let now = Instant::now();
+        let mut was_well = |round: &mut Round, answer: Result<&str, &str>| {
+            round.said(Said::Answer(answer.map(str::to_owned).map_err(str::to_owned)), now);
+            match notices.try_recv().unwrap() {
+                Notice::Happened(Event::Checked { was_well, .. }) => was_well,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(!was_well(&mut round, Err("no")), "nobody knows");
+        assert!(!was_well(&mut round, Ok("")));
+        assert!(was_well(&mut round, Err("no")));
+        assert!(!was_well(&mut round, Ok("")));
+        round.forget_that_it_was_well();
+        assert!(!was_well(&mut round, Err("no")), "it may have failed since");
+    }
 
     #[tokio::test]
     async fn it_is_asked_again_until_nobody_has_looked_for_long_and_then_nothing_is_due() {

@@ -120,7 +120,13 @@ impl System {
             6 => Event::TooLarge { instance, why: "uses 2 GiB".to_owned() },
             7 => {
                 let state = if self.below(2) == 0 { Health::Unhealthy } else { Health::Healthy };
-                Event::Checked { name: "db".to_owned(), state, message: "no".to_owned(), critical: self.below(2) == 0 }
+                Event::Checked {
+                    name: "db".to_owned(),
+                    state,
+                    message: "no".to_owned(),
+                    critical: true,
+                    was_well: self.below(2) == 0,
+                }
             }
             _ => Event::ReadyAgain { instance },
         }
