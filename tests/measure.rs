@@ -9,6 +9,7 @@
     reason = "a measurement says what went wrong by panicking"
 )]
 
+mod answers;
 mod capture_cost;
 #[expect(dead_code, reason = "shared with the tests, which need more of it")]
 mod harness;
@@ -28,6 +29,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
+use answers::Answers;
 use harness::{DEADLINE, Setup, Zdr, in_seat, sample};
 use load::{Load, Shape};
 use servers::{End, asyncio};
@@ -132,6 +134,38 @@ fn reload_beside_the_servers_own_start() {
                 "{name}, ready {ready}: own start {own}; reload to first new answer {first}: {over:+.1} ms; verdict {told}"
             );
         }
+    }
+}
+
+#[test]
+fn rollback_to_the_first_answer_of_the_old_one() {
+    for (name, command) in [("rust", sample(&[])), ("python", asyncio(End::InOrder))] {
+        let setup = |keep| {
+            let setup = Setup::of(&command).option("--bake", "0s").option("--bake-keep", keep);
+            setup.option("--ready", "/health").option("--drain-idle", "100ms").start()
+        };
+        let zdr = setup("1m");
+        let answers = Answers::watch(zdr.address());
+        let (asked, commanded): (Vec<_>, Vec<_>) =
+            (0..50).map(|_| answers.warm_rollbacks(&zdr)).map(|times| (times.asked, times.commanded)).unzip();
+        drop(answers);
+        let zdr = setup("0s");
+        let answers = Answers::watch(zdr.address());
+        let (mut own, mut cold) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            own.push(own_start(&command));
+            cold.push(answers.after_a_reload(
+                &zdr,
+                || {
+                    zdr.wait_until("the old one to end", |status| in_seat(status, "draining").is_none());
+                },
+                || assert_eq!(zdr.client(&["rollback"]).code, 0),
+            ));
+        }
+        let over = (median(cold.clone()).as_secs_f64() - median(own.clone()).as_secs_f64()) * 1e3;
+        let (asked, commanded, own, cold) = (range(&asked), range(&commanded), range(&own), range(&cold));
+        eprintln!("{name}, kept warm: first old answer {asked} after the order, {commanded} with the command");
+        eprintln!("{name}, not kept: own start {own}; first old answer {cold} with the command: {over:+.1} ms");
     }
 }
 
