@@ -157,6 +157,15 @@ impl Story {
         self.supervisor.last_verdict.as_ref().map_or("", |verdict| &verdict.reason)
     }
 
+    /// The reason that somebody was answered just now.
+    fn answered(&self) -> &str {
+        let mut reasons = self.done.iter().filter_map(|action| match action {
+            Action::Answer(_, verdict) => Some(verdict.reason.as_str()),
+            _ => None,
+        });
+        reasons.next_back().unwrap_or_default()
+    }
+
     /// How long until the next deadline.
     fn wakes_in(&self) -> Option<Duration> {
         self.supervisor.next_deadline().map(|at| at.saturating_duration_since(self.now))
