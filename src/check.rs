@@ -12,7 +12,7 @@ use crate::config::{Config, Fault};
 use crate::edges::admin::AdminAddress;
 use crate::edges::environment_files;
 use crate::edges::executable;
-use crate::edges::identity::{Identity, IdentityError};
+use crate::edges::identity::Identity;
 use crate::edges::limits;
 use crate::edges::listeners::{ListenError, Listeners};
 use crate::edges::processes::tree;
@@ -30,9 +30,7 @@ pub fn faults(config: &Config) -> Vec<Fault> {
 fn process(config: &Config) -> Vec<Fault> {
     let process = &config.process;
     let mut faults = Vec::new();
-    let identity = Identity::look_up(process.user.as_deref(), process.group.as_deref());
-    let identity = identity.map_err(|error| faults.push(Fault::of(named_by(&error, config), error.to_string())));
-    let identity = identity.ok().flatten();
+    let identity = Identity::of(process).map_err(|fault| faults.push(fault)).ok().flatten();
     let directory = process.directory.as_deref().unwrap_or(Path::new("."));
     let entered = executable::enter(directory, identity.as_ref());
     if let Err(error) = &entered {
@@ -48,26 +46,13 @@ fn process(config: &Config) -> Vec<Fault> {
             Err(error) => faults.push(Fault::of_value("env-file", nth, error.to_string())),
         }
     }
-    for (nth, limit) in process.limits.iter().enumerate() {
-        if let Err(error) = limits::check(from_ref(limit)) {
-            faults.push(Fault::of_value("limit", nth, error.to_string()));
-        }
-    }
+    faults.extend(limits::faults(&process.limits));
     // Without its directory, which may be on the way to it, it is not there either.
     if entered.is_ok() {
         let found = executable::find(config, &variables, identity.as_ref());
         faults.extend(found.err().map(|error| Fault::of("command", error.to_string())));
     }
     faults
-}
-
-/// The option that the error is about.
-fn named_by(error: &IdentityError, config: &Config) -> &'static str {
-    match error {
-        IdentityError::NoGroup(_) => "group",
-        _ if config.process.user.is_none() => "group",
-        _ => "user",
-    }
 }
 
 /// Files and directories of zdr's own.

@@ -20,11 +20,11 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-pub use asked::{Asked, Effective, Refusal};
+pub use asked::{Asked, Refusal};
 pub use asking::{
     EventsArgs, HealthArgs, ListArgs, PauseArgs, ReloadArgs, ScaleArgs, StatusArgs, UntilArgs, WaitArgs, WaitFor, Which,
 };
-pub use options::{CaptureMode, CheckArgs, LogFormat, RunArgs, RunOptions};
+pub use options::{CaptureMode, CheckArgs, RunArgs, RunOptions};
 pub use settings::Surroundings;
 
 use crate::config;

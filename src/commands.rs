@@ -11,9 +11,7 @@ use clap::{ArgMatches, CommandFactory};
 use clap_complete::Shell;
 
 use crate::check::faults;
-use crate::cli::{
-    Asked, CheckArgs, Cli, Command, Effective, Refusal, RehearseArgs, RunArgs, SampleArgs, Surroundings, handed_on,
-};
+use crate::cli::{Asked, CheckArgs, Cli, Command, Refusal, RehearseArgs, RunArgs, SampleArgs, Surroundings, handed_on};
 use crate::client;
 use crate::edges::listeners::ListenError;
 use crate::log;
@@ -57,9 +55,9 @@ pub fn perform(command: Command, given: &ArgMatches) -> Outcome {
 fn run(args: RunArgs, given: &ArgMatches) -> Outcome {
     let asked = Asked::new(given, args.options.config, surroundings().map_err(with(WRONG_USE))?);
     let effective = asked.read().map_err(|refusal| refused(&refusal))?;
-    let Effective { config, options, .. } = &effective;
-    let level = log::level(options, std::env::var("ZDR_LOG").ok()).map_err(with(WRONG_USE))?;
-    log::begin(level, options.log_format, &config.name).map_err(with(WRONG_USE))?;
+    let config = &effective.config;
+    let level = log::level(config.log, std::env::var("ZDR_LOG").ok()).map_err(with(WRONG_USE))?;
+    log::begin(level, config.log.format, &config.name).map_err(with(WRONG_USE))?;
     supervise(effective.into_reading(), asked.reread()).map_err(|error| match error {
         RunError::Admin(_)
         | RunError::Settings(_)
@@ -75,7 +73,7 @@ fn check(args: CheckArgs, given: &ArgMatches) -> Outcome {
     let good = file.as_ref().map_or_else(|| "the settings are".to_owned(), |file| format!("{} is", file.display()));
     let asked = Asked::new(given, file, surroundings().map_err(with(WRONG_USE))?);
     let effective = asked.read().map_err(|refusal| refused(&refusal))?;
-    log::level(&effective.options, std::env::var("ZDR_LOG").ok()).map_err(with(WRONG_USE))?;
+    log::level(effective.config.log, std::env::var("ZDR_LOG").ok()).map_err(with(WRONG_USE))?;
     let told = if args.print { effective.as_toml() } else { String::new() };
     io::stdout().write_all(told.as_bytes()).map_err(with(FAILED))?;
     let faults = faults(&effective.config);

@@ -6,6 +6,7 @@ mod check;
 mod fault;
 mod hooks;
 mod instances;
+mod log;
 mod process;
 pub mod servers;
 mod source;
@@ -20,6 +21,7 @@ pub use self::check::{Check, Live, distinct_checks, interval, question};
 pub use self::fault::Fault;
 pub use self::hooks::{distinct_hooks, hook};
 pub use self::instances::{MOST_INSTANCES, Surge, budget, lifetime, memory, surge};
+pub use self::log::{Log, LogFormat};
 pub use self::process::{EnvironmentFile, INFINITY, Limit, Process, Resource, environment_text, umask};
 pub use self::source::{Reading, Reread};
 use crate::address::Listener;
@@ -31,6 +33,8 @@ use crate::url::Url;
 pub struct Config {
     /// What clients call this supervisor.
     pub name: String,
+    /// Somebody chose that name; else it is the program's.
+    pub name_was_chosen: bool,
     /// Where the admin socket is asked to be; None for the runtime directory.
     pub admin: Option<PathBuf>,
     /// Addresses that answer health questions.
@@ -60,6 +64,8 @@ pub struct Config {
     pub watchdog: Option<Duration>,
     /// How an old generation ends.
     pub drain: Drain,
+    /// What zdr writes of all this.
+    pub log: Log,
     /// How many of the last lines that a failed generation wrote are told; for none, its standard error is ours.
     pub tail: usize,
     /// How much memory the processes of an instance may have together, in bytes.

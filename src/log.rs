@@ -15,7 +15,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::cli::{LogFormat, RunOptions};
+use crate::config::{Log, LogFormat};
 
 /// The levels as `$ZDR_LOG` has them.
 const LEVELS: [(&str, LevelFilter); 5] = [
@@ -27,16 +27,16 @@ const LEVELS: [(&str, LevelFilter); 5] = [
 ];
 
 /// How much is logged, by the options or else by `$ZDR_LOG`.
-pub fn level(options: &RunOptions, variable: Option<String>) -> Result<LevelFilter, String> {
-    let asked = match variable.filter(|value| !value.is_empty()) {
+pub fn level(asked: Log, variable: Option<String>) -> Result<LevelFilter, String> {
+    let usual = match variable.filter(|value| !value.is_empty()) {
         None => LevelFilter::INFO,
         Some(word) => match LEVELS.iter().find(|(name, _)| word.eq_ignore_ascii_case(name)) {
             Some((_, level)) => *level,
             None => return Err(format!("ZDR_LOG: `{word}` is not one of error, warn, info, debug, trace")),
         },
     };
-    Ok(match (options.verbose, options.quiet) {
-        (0, 0) => asked,
+    Ok(match (asked.verbose, asked.quiet) {
+        (0, 0) => usual,
         (0, 1) => LevelFilter::WARN,
         (0, _) => LevelFilter::ERROR,
         (1, _) => LevelFilter::DEBUG,
@@ -123,7 +123,8 @@ mod tests {
     fn chosen(flags: &[&str], variable: Option<&str>) -> Result<LevelFilter, String> {
         let words = ["zdr", "run"].iter().chain(flags).chain(&["--", "true"]);
         let Command::Run(args) = Cli::parse_from(words).command else { panic!("this is `zdr run`") };
-        level(&args.options, variable.map(str::to_owned))
+        let asked = Log { format: None, verbose: args.options.verbose, quiet: args.options.quiet };
+        level(asked, variable.map(str::to_owned))
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl From<io::Error> for RunError {
 /// Runs a supervisor to its end and answers with its exit code.
 pub fn run(reading: Reading, reread: Reread) -> Result<u8, RunError> {
     keep_little();
-    let Reading { config, text } = reading;
+    let Reading { config, text, placed } = reading;
     let inherited = config.inherit.then(inherited).transpose()?;
     environment_files::read(&config.process.environment_files)?;
     let limits = limits::open_more_files();
@@ -86,7 +86,8 @@ pub fn run(reading: Reading, reread: Reread) -> Result<u8, RunError> {
     let path = config.admin.clone().unwrap_or_else(|| {
         admin_socket(&directory(|name| std::env::var_os(name), nix::unistd::geteuid().as_raw()), &config.name)
     });
-    let settings = Settings::of(config, 1, limits, &path).map_err(RunError::Settings)?;
+    let settings = Settings::of(config, 1, limits, &path).map_err(|fault| RunError::Settings(placed(fault)))?;
+    drop(placed);
     let config = &settings.config;
     let admin = AdminAddress::take(&config.name, &path)?;
     let health = config.health.iter().map(HealthAddress::bind).collect::<Result<Vec<_>, _>>()?;

@@ -10,7 +10,7 @@ use clap::{ArgMatches, FromArgMatches};
 
 use super::excerpt::Mistake;
 use super::file::{COMMAND, File, Key, definition, exclude};
-use super::{RunArgs, RunOptions, Surroundings, handed_on};
+use super::{RunArgs, Surroundings, handed_on};
 use crate::config::{Config, Fault, Reading, Reread};
 
 /// The command line and the surroundings, by which the settings can be read again and again.
@@ -26,8 +26,6 @@ pub struct Asked {
 pub struct Effective {
     /// What they say.
     pub config: Config,
-    /// What they say of the log.
-    pub options: RunOptions,
     /// `$PORT`.
     pub(super) port: Option<String>,
     /// Of the command line and the file together.
@@ -53,7 +51,10 @@ pub struct Refusal {
 impl Effective {
     /// What a supervisor begins with, or goes on with.
     pub fn into_reading(self) -> Reading {
-        Reading { config: self.config, text: self.origin.file.map(|file| file.text) }
+        let Self { config, origin, .. } = self;
+        let text = origin.file.as_ref().map(|file| file.text.clone());
+        let placed = Box::new(move |fault| origin.refusal(vec![fault]).sentences(false).join("\n"));
+        Reading { config, text, placed }
     }
 }
 
@@ -69,9 +70,8 @@ impl Asked {
         let matches =
             definition().try_get_matches_from(self.words(&origin)).map_err(|error| Refusal::of_words(&error))?;
         let args = RunArgs::from_arg_matches(&matches).map_err(|error| Refusal::of_words(&error))?;
-        let options = args.options.clone();
         match args.into_config(&self.surroundings, origin.key(COMMAND).is_some()) {
-            Ok(config) => Ok(Effective { config, options, port: self.surroundings.port.clone(), matches, origin }),
+            Ok(config) => Ok(Effective { config, port: self.surroundings.port.clone(), matches, origin }),
             Err(faults) => Err(origin.refusal(faults)),
         }
     }
@@ -197,13 +197,13 @@ mod tests {
         assert_eq!((second.config.command[0].to_str(), second.config.tail), (Some("two"), 9));
         assert_eq!(second.config.policy.bake.as_secs(), 7);
         write("command = ['two']\nbake = 7\n");
-        let told = reread().unwrap_err();
+        let told = reread().err().unwrap();
         assert!(
             told.starts_with("bake: the duration `7` has no unit") && told.contains("\n --> a.toml:2:8\n"),
             "{told}"
         );
         fs::remove_file(folder.path().join("a.toml")).unwrap();
-        assert_eq!(reread().unwrap_err(), "cannot read the configuration file a.toml: no such file or directory");
+        assert_eq!(reread().err().unwrap(), "cannot read the configuration file a.toml: no such file or directory");
         write("command = ['three']\n");
         assert!(reread().is_ok());
     }
@@ -215,9 +215,9 @@ mod tests {
             "command = ['one', 'x']\nenv = ['A=1', 'B=2']\nquiet = 2\nwatch = ['w']\nchdir = 'd'\nno-new-privs = true";
         fs::write(folder.path().join("a.toml"), text).unwrap();
         let words = ["-c", "a.toml", "--env=C=-3", "-v", "--", "two", "-c"];
-        let Effective { config, options, .. } = asked(folder.path(), &words).read().unwrap();
+        let config = asked(folder.path(), &words).read().unwrap().config;
         assert_eq!(config.process.environment, [("C".into(), "-3".into())]);
-        assert_eq!((options.verbose, options.quiet), (1, 0));
+        assert_eq!((config.log.verbose, config.log.quiet), (1, 0));
         assert_eq!(config.command, ["two", "-c"]);
         assert!(!config.command_from_file && config.process.no_new_privileges);
         assert_eq!(

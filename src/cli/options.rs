@@ -10,7 +10,7 @@ use clap::{ArgAction, Args};
 
 use super::values;
 use crate::address::Listener;
-use crate::config::{self, Check, EnvironmentFile, Limit, Ready, Statuses, Surge};
+use crate::config::{self, Check, EnvironmentFile, Limit, LogFormat, Ready, Statuses, Surge};
 use crate::supervisor::{Budget, Hook, Lifetime, QueueMode, Restart};
 
 /// `zdr run`.
@@ -206,7 +206,7 @@ pub struct RunOptions {
     #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(u16).range(0..=1000), default_value_t = 20, help_heading = "Log")]
     pub(crate) tail: u16,
     /// How log lines look; without it, as the journal's own entries where stderr is the journal, else text.
-    #[arg(long, value_name = "FORMAT", value_enum, help_heading = "Log")]
+    #[arg(long, value_name = "FORMAT", value_parser = values::log_format(), help_heading = "Log")]
     pub(crate) log_format: Option<LogFormat>,
     /// Log more: -v for debugging, -vv for everything. Without it and -q, as $ZDR_LOG says: error, warn, info, debug or trace.
     #[arg(short, long, action = ArgAction::Count, help_heading = "Log")]
@@ -225,15 +225,4 @@ pub enum CaptureMode {
     Always,
     /// It is left alone.
     Never,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-    /// Entries of the systemd journal, with fields.
-    Journal,
 }

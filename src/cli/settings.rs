@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use super::{CaptureMode, RunArgs, RunOptions};
 use crate::address::Listener;
-use crate::config::{self, Capture, Config, Drain, EnvironmentFile, Fault, Live, Process, Readiness, Ready, servers};
+use crate::config::{
+    self, Capture, Config, Drain, EnvironmentFile, Fault, Live, Log, Process, Readiness, Ready, servers,
+};
 use crate::runtime_directory::name_for;
 use crate::supervisor::Policy;
 
@@ -64,6 +66,7 @@ impl RunArgs {
             failures: options.live_failures,
         });
         Ok(Config {
+            name_was_chosen: options.name.is_some(),
             name: options.name.unwrap_or_else(|| name_for(program)),
             admin: options.admin.map(here),
             health: options.health,
@@ -99,6 +102,7 @@ impl RunArgs {
                 advice: options.drain_signal.is_none().then(|| servers::advice(program)).flatten(),
                 idle: options.drain_idle,
             },
+            log: Log { format: options.log_format, verbose: options.verbose, quiet: options.quiet },
             tail: options.tail.into(),
             max_memory: options.max_memory,
             watch: options.watch.into_iter().map(here).collect(),

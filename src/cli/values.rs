@@ -7,7 +7,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use nix::sys::signal::Signal;
 
 use crate::address::{Address, Listener, Options};
-use crate::config;
+use crate::config::{self, LogFormat};
 use crate::rehearse::sample::Bad;
 use crate::runtime_directory::check_name;
 use crate::supervisor::{QueueMode, Restart, Scale};
@@ -52,7 +52,15 @@ pub(super) fn restart() -> impl TypedValueParser<Value = Restart> {
     ])
 }
 
-/// Words that stand for values of the rules, which know no command line.
+pub(super) fn log_format() -> impl TypedValueParser<Value = LogFormat> {
+    one_of([
+        ("text", "For people", LogFormat::Text),
+        ("json", "One JSON object a line", LogFormat::Json),
+        ("journal", "Entries of the systemd journal, with fields", LogFormat::Journal),
+    ])
+}
+
+/// Words that stand for values of floors below, which know no command line.
 fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
     words: [(&'static str, &'static str, T); N],
 ) -> impl TypedValueParser<Value = T> {

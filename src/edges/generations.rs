@@ -14,7 +14,8 @@ use super::identity::Identity;
 use super::limits;
 use super::notify::NotifyPlace;
 use super::release::Release;
-use crate::config::{Config, Limit, Reading};
+use crate::address::Listener;
+use crate::config::{Config, Fault, Limit, Reading};
 use crate::supervisor::{Event, Generation, Origin, Plan};
 
 /// Settings as they were read at one moment, with what the system says to them.
@@ -60,28 +61,31 @@ impl Readings {
         Self { served: Arc::clone(&first), version: first.version, first, text, limits }
     }
 
-    /// The settings of a reading. It has a number of its own where the file is another than before.
-    fn take(&mut self, reading: Reading, admin: &Path) -> Result<Arc<Settings>, String> {
-        let version = self.version + u64::from(reading.text != self.text);
-        let settings = Settings::of(reading.config, version, self.limits, admin)?;
-        (self.version, self.text) = (version, reading.text);
-        Ok(Arc::new(settings))
+    /// The number of a reading: another one where the file is another than before.
+    fn version_of(&self, text: Option<&String>) -> u64 {
+        self.version + u64::from(text != self.text.as_ref())
     }
 }
 
 impl Settings {
     /// What the system says to a configuration.
-    pub fn of(mut config: Config, version: u64, own_limit: Option<Limit>, admin: &Path) -> Result<Self, String> {
-        let asked = &config.process;
-        let identity = Identity::look_up(asked.user.as_deref(), asked.group.as_deref());
-        let identity = identity.map_err(|error| error.to_string())?;
-        limits::check(&asked.limits).map_err(|error| error.to_string())?;
+    pub fn of(mut config: Config, version: u64, own_limit: Option<Limit>, admin: &Path) -> Result<Self, Fault> {
+        let identity = Identity::of(&config.process)?;
+        if let Some(fault) = limits::faults(&config.process.limits).into_iter().next() {
+            return Err(fault);
+        }
         config.process.limits.splice(0..0, own_limit);
         let notify = match identity.as_ref().and_then(|identity| identity.ids.as_ref()) {
-            Some(ids) => NotifyPlace::for_sender(ids.uid, ids.gid, admin).map_err(|error| error.to_string())?,
-            None => NotifyPlace::beside(admin),
+            Some(ids) => NotifyPlace::for_sender(ids.uid, ids.gid, admin),
+            None => Ok(NotifyPlace::beside(admin)),
         };
+        let notify = notify.map_err(|error| Fault::of("user", error.to_string()))?;
         Ok(Self { config, version, identity, notify })
+    }
+
+    /// The listeners that are asked for; None for those that are there.
+    fn listeners(&self) -> Option<&[Listener]> {
+        (!self.config.inherit).then_some(self.config.listeners.as_slice())
     }
 
     /// What another configuration says that zdr cannot change while it runs.
@@ -94,10 +98,15 @@ impl Settings {
                 unapplied.push(format!("`{key}` {why} {because}"));
             }
         };
-        differs(was.name != now.name, "name", "clients know the running one by the name it has");
+        let chosen = was.name_was_chosen || now.name_was_chosen;
+        differs(chosen && was.name != now.name, "name", "clients know the running one by the name it has");
         differs(was.admin != now.admin, "admin", "clients know the running one by the socket it has");
         differs(was.health != now.health, "health", "whoever asks there knows the addresses it has");
         differs(was.health_paths != now.health_paths, "health-path", "whoever asks there knows the paths it has");
+        let log = "the log is begun before anything else";
+        differs(was.log.format != now.log.format, "log-format", log);
+        differs(was.log.verbose != now.log.verbose, "verbose", log);
+        differs(was.log.quiet != now.log.quiet, "quiet", log);
         unapplied
     }
 }
@@ -112,13 +121,8 @@ impl Edges {
     }
 
     fn find_out(&mut self, generation: Generation, origin: &Origin) -> Result<Plan, String> {
-        let mut unapplied = Vec::new();
         let (settings, command, release) = match origin {
-            Origin::Fresh(command) => {
-                let reading = (self.reread)()?;
-                unapplied = self.readings.first.unapplied(&reading.config);
-                (self.readings.take(reading, self.admin.address().path())?, command.clone(), None)
-            }
+            Origin::Fresh(command) => return self.read_afresh(generation, command.clone()),
             Origin::Again => {
                 let served = self.front.and_then(|front| self.known.get(&front));
                 let given = served.filter(|known| known.command_was_given).map(|known| known.command.clone());
@@ -130,13 +134,35 @@ impl Edges {
                 (Arc::clone(&known.settings), given, known.release.clone())
             }
         };
+        let told = self.listeners.prepare(generation, settings.listeners()).map_err(|error| error.to_string())?;
+        Ok(self.know(generation, &settings, command, release, told))
+    }
+
+    /// The settings as they are now. What is wrong with them is told with its place, and then they were never had.
+    fn read_afresh(&mut self, generation: Generation, command: Option<Vec<OsString>>) -> Result<Plan, String> {
+        let Reading { config, text, placed } = (self.reread)()?;
+        let mut unapplied = self.readings.first.unapplied(&config);
+        let (version, admin) = (self.readings.version_of(text.as_ref()), self.admin.address().path());
+        let settings = Settings::of(config, version, self.readings.limits, admin).map_err(&placed)?;
+        let prepared = self.listeners.prepare(generation, settings.listeners());
+        unapplied.extend(prepared.map_err(|error| placed(error.fault(&settings.config.listeners)))?);
+        (self.readings.version, self.readings.text) = (version, text);
+        Ok(self.know(generation, &Arc::new(settings), command, None, unapplied))
+    }
+
+    fn know(
+        &mut self,
+        generation: Generation,
+        settings: &Arc<Settings>,
+        command: Option<Vec<OsString>>,
+        release: Option<Arc<Release>>,
+        unapplied: Vec<String>,
+    ) -> Plan {
         let config = &settings.config;
-        let asked = (!config.inherit).then_some(config.listeners.as_slice());
-        unapplied.extend(self.listeners.prepare(generation, asked).map_err(|error| error.to_string())?);
         let known = Known {
             command_was_given: command.is_some(),
             command: command.unwrap_or_else(|| config.command.clone()),
-            settings: Arc::clone(&settings),
+            settings: Arc::clone(settings),
             release,
         };
         let plan = Plan {
@@ -147,7 +173,7 @@ impl Edges {
             unapplied,
         };
         self.known.insert(generation, known);
-        Ok(plan)
+        plan
     }
 
     /// One that was not prepared is as another is.

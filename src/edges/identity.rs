@@ -9,6 +9,7 @@ use std::fs;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 
 use super::kernel::clone::Ids;
+use crate::config::{Fault, Process};
 
 /// Who the server is.
 #[derive(Clone, Debug)]
@@ -74,6 +75,15 @@ impl std::error::Error for IdentityError {
 }
 
 impl Identity {
+    /// Who a server is to be; or what is wrong with the options that say it.
+    pub fn of(process: &Process) -> Result<Option<Self>, Fault> {
+        let (user, group) = (process.user.as_deref(), process.group.as_deref());
+        Self::look_up(user, group).map_err(|error| {
+            let of_group = matches!(error, IdentityError::NoGroup(_)) || user.is_none();
+            Fault::of(if of_group { "group" } else { "user" }, error.to_string())
+        })
+    }
+
     /// Looks the names up; None where neither is asked for. A name counts before a number, as for chown(1).
     pub fn look_up(user: Option<&str>, group: Option<&str>) -> Result<Option<Self>, IdentityError> {
         let group_id = group.map(find_group).transpose()?;

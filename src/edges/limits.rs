@@ -7,7 +7,7 @@ use std::fs;
 
 use nix::sys::resource::{self, getrlimit, setrlimit};
 
-use crate::config::{INFINITY, Limit, Resource};
+use crate::config::{Fault, INFINITY, Limit, Resource};
 
 /// A limit that cannot be had.
 #[derive(Debug)]
@@ -36,21 +36,17 @@ impl std::error::Error for LimitError {}
 
 /// Tries each limit that is above zdr's own hard limit: whether it may be raised is known only then, because capabilities,
 /// user namespaces and security modules have a say in it.
-pub fn check(limits: &[Limit]) -> Result<(), LimitError> {
-    for limit in limits {
-        let kind = number(limit.resource);
-        // A resource that the kernel does not know is told by the child.
-        let Ok((soft, hard)) = getrlimit(kind) else { continue };
-        if limit.hard <= hard {
-            continue;
-        }
-        match setrlimit(kind, soft, limit.hard) {
-            Ok(()) => {
-                let _ = setrlimit(kind, soft, hard);
-            }
-            Err(_) => return Err(refused(*limit, hard)),
-        }
-    }
+pub fn faults(limits: &[Limit]) -> Vec<Fault> {
+    let tried = limits.iter().enumerate().filter_map(|(nth, limit)| Some((nth, check(*limit).err()?)));
+    tried.map(|(nth, error)| Fault::of_value("limit", nth, error.to_string())).collect()
+}
+
+fn check(limit: Limit) -> Result<(), LimitError> {
+    let kind = number(limit.resource);
+    // A resource that the kernel does not know is told by the child.
+    let Some((soft, hard)) = getrlimit(kind).ok().filter(|(_, hard)| limit.hard > *hard) else { return Ok(()) };
+    setrlimit(kind, soft, limit.hard).map_err(|_| refused(limit, hard))?;
+    let _ = setrlimit(kind, soft, hard);
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::address::Listener;
+use crate::config::Fault;
 
 /// Why an address could not be listened on.
 #[derive(Debug)]
@@ -57,6 +58,23 @@ impl ListenError {
 
     pub(super) fn steer(listener: &Listener, source: io::Error) -> Self {
         Self::Steer { address: listener.address.to_string(), source }
+    }
+}
+
+impl ListenError {
+    /// Which of the listeners that were asked for cannot be had.
+    pub fn fault(&self, asked: &[Listener]) -> Fault {
+        let nth = match self {
+            Self::InUse { address, .. }
+            | Self::Socket { address, .. }
+            | Self::Steer { address, .. }
+            | Self::NoSocket { address }
+            | Self::Privileged { address, .. } => {
+                asked.iter().position(|listener| listener.address.to_string() == *address)
+            }
+            Self::Inherited { .. } => None,
+        };
+        Fault { nth, ..Fault::of("listen", self.to_string()) }
     }
 }
 
