@@ -10,6 +10,7 @@
 mod admin;
 mod answers;
 mod bake;
+mod broken_files;
 mod capture;
 mod capture_hostile;
 mod checks;
@@ -38,6 +39,7 @@ mod liveness;
 mod load;
 mod log;
 mod losses;
+mod managed;
 mod manual;
 mod many;
 mod metrics;
@@ -49,7 +51,9 @@ mod python;
 mod readiness;
 mod readiness_http;
 mod real_servers;
+mod reconfigure;
 mod refusal;
+mod relisten;
 mod reload;
 mod rollback;
 #[expect(dead_code, reason = "the page that `tests/matrix` makes shows more of them")]
