@@ -182,6 +182,11 @@ impl Setup {
 }
 
 impl Zdr {
+    /// One that was started by other means, with its files in this folder.
+    pub fn of(folder: TempDir, admin: PathBuf, child: Child) -> Self {
+        Self { folder, admin, child }
+    }
+
     pub fn admin(&self) -> PathBuf {
         self.admin.clone()
     }

@@ -17,6 +17,7 @@ mod checks;
 mod configuration;
 mod control_groups;
 mod dashboard;
+mod deploy;
 mod dialects;
 mod drain;
 mod environment_files;
