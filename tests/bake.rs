@@ -8,13 +8,20 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::harness::{Setup, Told, Zdr, get, in_seat, sample, wait_for};
+use crate::harness::{Setup, Told, Zdr, free_port, get, in_seat, sample, wait_for};
 use crate::load::report::Failure;
 use crate::python::server;
 use crate::refusal::{load, nothing_lost};
 
 fn send(signal: Signal, pid: i32) {
     kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+/// Stopped, and not only told to stop: until then it may take one more connection.
+fn freeze(pid: i32) {
+    send(Signal::SIGSTOP, pid);
+    let is_stopped = || fs::read_to_string(format!("/proc/{pid}/status")).unwrap().contains("State:\tT");
+    wait_for("it to be stopped", || is_stopped().then_some(()));
 }
 
 /// A reload that is told of the end of the trial.
@@ -63,6 +70,27 @@ fn one_that_is_killed_loses_no_more_than_it_had_in_its_hands() {
 }
 
 #[test]
+fn what_waited_for_one_that_is_taken_back_is_answered() {
+    let port = free_port();
+    let binds = server(&format!("serve(bound({port}), lambda path: 'from generation ' + GENERATION)"));
+    let captured = Setup::of(&binds).listen(&[]).option("--bake", "1m").option("--drain-timeout", "10s");
+    for (setup, release) in [(captured, binds), (on_trial(), sample(&[]))] {
+        let zdr = setup.start();
+        let address = zdr.address();
+        let asked = reload(&zdr, &release);
+        let pid = zdr.server_pid();
+        freeze(pid);
+        let waiting: Vec<_> = (0..20).map(|_| std::thread::spawn(move || get(address, "/").0)).collect();
+        zdr.wait_until("them to wait", |status| status["listeners"][0]["queue"] == 20);
+        send(Signal::SIGKILL, pid);
+        taken_back(&zdr, asked, "crashed", "was killed by signal 9 (KILL) ");
+        for client in waiting {
+            assert_eq!(client.join().unwrap(), 200, "{}", zdr.log());
+        }
+    }
+}
+
+#[test]
 fn one_that_stops_answering_is_taken_back() {
     let zdr = on_trial()
         .option("--live", "/health")
@@ -71,7 +99,7 @@ fn one_that_stops_answering_is_taken_back() {
         .option("--live-failures", "2")
         .start();
     let asked = reload(&zdr, &sample(&[]));
-    send(Signal::SIGSTOP, zdr.server_pid());
+    freeze(zdr.server_pid());
     taken_back(&zdr, asked, "stuck", "is stuck: /health: no answer within 100ms, 2 times in a row");
     assert_eq!(get(zdr.address(), "/").0, 200);
 }

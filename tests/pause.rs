@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{DEADLINE, Setup, Told, Zdr, free_port, get, in_seat, sample, seats, wait_for};
 use crate::inherited::launched;
@@ -258,6 +258,33 @@ fn while_nothing_serves_there_is_nothing_to_pause() {
 }
 
 #[test]
+fn a_pause_is_no_sign_that_the_server_is_stuck_or_unwell() {
+    let setup = setup()
+        .option("--live", "/health")
+        .option("--live-interval", "100ms")
+        .option("--live-timeout", "100ms")
+        .option("--live-failures", "2");
+    let asked = setup.place("asked");
+    let zdr = setup
+        .option("--check", "up=/health,interval=100ms,timeout=100ms,critical")
+        .option("--check", &format!("clock=exec:echo >> {asked},interval=100ms"))
+        .start();
+    let times = || std::fs::read_to_string(&asked).unwrap_or_default().lines().count();
+    let healthy = |status: &Value| status["checks"]["up"]["state"] == "healthy";
+    zdr.wait_until("the check to be answered", healthy);
+    pause(&zdr, "1m");
+    let before = times();
+    wait_for("more time than it takes to be stuck", || (times() >= before + 10).then_some(()));
+    let status = zdr.status();
+    assert!(healthy(&status), "{status}");
+    assert_eq!((in_seat(&status, "serving"), &status["status"]), (Some(1), &"degraded".into()), "{}", zdr.log());
+    assert!(!zdr.log().contains("stuck"), "{}", zdr.log());
+    resume(&zdr);
+    kill(Pid::from_raw(zdr.server_pid()), Signal::SIGSTOP).unwrap();
+    wait_for("it to be asked again", || zdr.log().contains("generation 1 is stuck").then_some(()));
+}
+
+#[test]
 fn a_server_that_binds_by_itself_can_be_paused() {
     let port = free_port();
     let body = format!("serve(bound({port}), lambda path: 'from generation ' + GENERATION)");
@@ -266,6 +293,9 @@ fn a_server_that_binds_by_itself_can_be_paused() {
     let waiting = clients(50, SocketAddr::from(([127, 0, 0, 1], port)));
     until_waiting(&zdr, 0, 50);
     assert_eq!(zdr.reload().code, 0);
+    let before = zdr.serving();
+    kill(Pid::from_raw(zdr.server_pid()), Signal::SIGKILL).unwrap();
+    zdr.wait_until("the next one", |status| in_seat(status, "serving") > before);
     assert!(!waiting.iter().any(JoinHandle::is_finished), "somebody was answered");
     resume(&zdr);
     all_answered(&zdr, waiting);

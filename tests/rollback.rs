@@ -224,6 +224,7 @@ fn during_a_reload_the_reload_is_given_up_and_who_asked_for_it_is_told() {
         ["reload", "--"].map(str::to_owned).into_iter().chain(sample(&["--bad", "hang"])).collect();
     let reload = zdr.client_in_background(&words);
     zdr.wait_until("it to start", |status| in_seat(status, "starting") == Some(3));
+    assert_eq!(goal(&zdr), json!({ "generation": 2, "warm": true }));
     let told = zdr.client(&["rollback"]);
     assert_eq!(told.code, 0, "{told:?}");
     assert!(told.out.contains("generation 2 serves on, and generation 3 is given up"), "{told:?}");

@@ -87,6 +87,8 @@ pub struct Front {
     pub target: Target,
     /// A copy of the socket that gets what is new.
     pub socket: OwnedFd,
+    /// Nobody accepts there for a while.
+    pub held: bool,
 }
 
 /// What to connect, to no other address than this.
@@ -183,7 +185,8 @@ impl Listeners {
         else {
             return Ok(None);
         };
-        Ok(Some(Front { target: lane.as_client()?, listener: lane.listener.clone(), socket: socket? }))
+        let held = self.paused.is_some_and(|paused| lane.is_of(paused));
+        Ok(Some(Front { target: lane.as_client()?, listener: lane.listener.clone(), socket: socket?, held }))
     }
 
     /// The probe has its connection: whoever gets its source port next is a client like any other.

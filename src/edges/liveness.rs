@@ -65,13 +65,14 @@ async fn ask_again_and_again(live: Live, generation: Generation, owner: Owner) {
         begun = Instant::now();
         let (answer, mut remains) = inquiry.put().await;
         match answer {
-            Ok(_) => {
+            None => {}
+            Some(Ok(_)) => {
                 if failed >= failures {
                     tell(&inquiry.owner, Event::Recovered { generation, sign });
                 }
                 failed = 0;
             }
-            Err(why) => {
+            Some(Err(why)) => {
                 failed += 1;
                 if failed == failures {
                     let times = if failures == 1 { String::new() } else { format!(", {failures} times in a row") };

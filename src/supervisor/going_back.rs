@@ -18,8 +18,11 @@ use super::{Supervisor, tickets};
 const LONGEST_WAY_BACK: usize = 4;
 
 impl Supervisor {
-    /// What a rollback would go to.
+    /// What a rollback would go to: during a reload, what serves.
     pub(super) fn goal_of_rollback(&self) -> Option<Goal> {
+        if let (Some(serving), Some(_)) = (&self.serving, &self.starting) {
+            return Some(Goal { generation: serving.generation, warm: true });
+        }
         let warm = self.draining.iter().find(|draining| matches!(draining.phase, Phase::Warm { .. }));
         let warm = warm.map(|draining| Goal { generation: draining.generation, warm: true });
         warm.or_else(|| self.history.last().map(|generation| Goal { generation: *generation, warm: false }))
@@ -165,7 +168,9 @@ impl Supervisor {
     pub(super) fn checked(&mut self, name: String, state: Health, message: String, blames: bool, now: Instant) {
         let what = format!("made the check {name} fail: {message}");
         self.tell(News::Check { name, state, message });
-        if blames && state == Health::Unhealthy && self.stop.is_none() {
+        // What asks as clients do waits with them while they are held.
+        let counts = blames && self.pause.is_none() && self.stop.is_none();
+        if counts && state == Health::Unhealthy {
             self.fails_its_trial(Cause::Unhealthy, &what, now);
         }
     }

@@ -108,7 +108,9 @@ impl Round {
         let (inquiry, tell, position) = (self.inquiry.clone(), self.tell.clone(), self.position);
         tokio::spawn(async move {
             let (answer, mut remains) = inquiry.put().await;
-            let _ = tell.send((position, Said::Answer(answer)));
+            if let Some(answer) = answer {
+                let _ = tell.send((position, Said::Answer(answer)));
+            }
             remains.gone().await;
             let _ = tell.send((position, Said::Over));
         });

@@ -45,11 +45,24 @@ const LAST_LOOK: Duration = Duration::from_millis(20);
 const NUDGE: Duration = Duration::from_millis(25);
 
 impl Inquiry {
-    /// Asks. Good or not, there is a message, in time; what the question has begun may remain for longer.
-    pub async fn put(&self) -> (Result<String, String>, Remains) {
+    /// Asks. Good or not, there is a message, in time; what the question has begun may remain for longer. None where a
+    /// question that waits as clients do would have waited with them, because new connections are held.
+    pub async fn put(&self) -> (Option<Result<String, String>>, Remains) {
         let (alive, remains) = Alive::begin();
+        if self.is_held().await {
+            return (None, remains);
+        }
         let answer = timeout(self.limit, self.ask(alive)).await;
-        (answer.unwrap_or_else(|_| Err(format!("no answer within {}", format_duration(self.limit)))), remains)
+        let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {}", format_duration(self.limit))));
+        // They may be held since it was asked.
+        let counts = answer.is_ok() || !self.is_held().await;
+        (counts.then_some(answer), remains)
+    }
+
+    /// A command that is to find out whether the server lives may ask it as a client as well.
+    async fn is_held(&self) -> bool {
+        let waits = matches!(self.spec, Ready::Path(_) | Ready::Tcp) || matches!(self.purpose, Purpose::Liveness(_));
+        waits && self.front().await.is_ok_and(|front| front.held)
     }
 
     async fn ask(&self, alive: Alive) -> Result<String, String> {
