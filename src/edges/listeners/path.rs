@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::{Path, PathBuf};
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, getsockopt, socket, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, socket, sockopt};
 use nix::unistd::{Group, User};
 
 use super::ListenError;
@@ -308,13 +308,16 @@ fn may_be_replaced(path: &Path, listener: &Listener) -> Result<(), ListenError> 
         Ok(_) => {}
     }
     match UnixStream::connect(path) {
-        Ok(stream) => {
-            let pid = getsockopt(&stream, sockopt::PeerCredentials).map(|peer| peer.pid()).unwrap_or_default();
-            Err(ListenError::InUse { address: address(), holder: program(pid).map(|program| (pid, program)) })
-        }
+        Ok(stream) => Err(ListenError::InUse { address: address(), holder: holder(&stream) }),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(error) => Err(ListenError::socket(listener, error)),
     }
+}
+
+/// Who has made the other end listen, and its program (SO_PEERCRED, unix(7)).
+fn holder(stream: &impl AsFd) -> Option<(i32, String)> {
+    let pid = getsockopt(stream, sockopt::PeerCredentials).ok()?.pid();
+    program(pid).map(|program| (pid, program))
 }
 
 fn user(given: &str) -> io::Result<u32> {
@@ -335,5 +338,16 @@ pub(super) fn bind_abstract(name: &str, listener: &Listener) -> Result<OwnedFd, 
         listen_again(listener, &socket)?;
         Ok(socket)
     };
-    made().map_err(|source: io::Error| refused(listener, source))
+    made().map_err(|source: io::Error| match refused(listener, source) {
+        ListenError::InUse { address, .. } => ListenError::InUse { address, holder: holder_of_abstract(name) },
+        other => other,
+    })
+}
+
+/// Without waiting for one that accepts nothing and whose queue is full (EAGAIN, connect(2)).
+fn holder_of_abstract(name: &str) -> Option<(i32, String)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let client = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
+    connect(client.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes()).ok()?).ok()?;
+    holder(&client)
 }
