@@ -131,8 +131,8 @@ fn a_changed_configuration_is_a_deploy() {
 fn a_broken_configuration_is_no_deploy_and_a_mended_one_is() {
     let zdr = deployed("A configuration that is broken and mended");
     let log = zdr.log();
-    assert!(log.contains("there is no key `raedy`; generation 1 serves on\n --> zdr.toml:3:1\n"), "{log}");
-    assert!(log.contains("help: did you mean `ready`?"), "{log}");
+    assert!(log.contains("there is no key `raedy`\n --> zdr.toml:3:1\n"), "{log}");
+    assert!(log.contains("help: did you mean `ready`?\ngeneration 1 serves on\n"), "{log}");
 }
 
 #[test]
