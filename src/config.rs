@@ -49,9 +49,6 @@ pub struct Config {
     pub capture: Capture,
     /// The program and its arguments.
     pub command: Vec<OsString>,
-    /// The configuration file says the command, not the command line.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a reload is to take the command of the file as it is then"))]
-    pub command_from_file: bool,
     /// How each generation is started.
     pub process: Process,
     /// How a generation proves itself.

@@ -315,6 +315,25 @@ fn another_program_is_no_other_name() {
 }
 
 #[test]
+fn a_command_that_was_given_holds_until_the_file_has_another_one() {
+    let text = |work: &str| format!("{}{LISTEN}", command(&sample(&["--work", work])));
+    let zdr = managed(Setup::of(&[""; 0]), &text("1ms")).start();
+    let runs = || server(&zdr)["command"].as_array().unwrap().last().cloned().unwrap();
+    assert_eq!(zdr.reload_to(&sample(&["--work", "5ms"])).code, 0);
+    assert_eq!(runs(), "5ms");
+    reload_as(&zdr, &format!("{}# no other command\n", text("1ms")));
+    assert_eq!(runs(), "5ms");
+    reload_as(&zdr, &text("2ms"));
+    assert_eq!(runs(), "2ms");
+    // Whoever gives one goes before whatever the file says.
+    write(&zdr, text("3ms"));
+    assert_eq!(zdr.reload_to(&sample(&["--work", "5ms"])).code, 0);
+    assert_eq!(runs(), "5ms");
+    assert_eq!(zdr.reload().code, 0);
+    assert_eq!(runs(), "5ms");
+}
+
+#[test]
 fn a_configuration_is_counted_when_the_file_reads_otherwise() {
     let text = |more: &str| format!("{}{LISTEN}{more}\n", command(&sample(&[])));
     let zdr = managed(Setup::of(&[""; 0]), &text("")).start();

@@ -70,7 +70,7 @@ impl Asked {
         let matches =
             definition().try_get_matches_from(self.words(&origin)).map_err(|error| Refusal::of_words(&error))?;
         let args = RunArgs::from_arg_matches(&matches).map_err(|error| Refusal::of_words(&error))?;
-        match args.into_config(&self.surroundings, origin.key(COMMAND).is_some()) {
+        match args.into_config(&self.surroundings) {
             Ok(config) => Ok(Effective { config, port: self.surroundings.port.clone(), matches, origin }),
             Err(faults) => Err(origin.refusal(faults)),
         }
@@ -191,7 +191,7 @@ mod tests {
         let reread = asked(folder.path(), &["-c", "a.toml", "--tail", "9"]).reread();
         let first = reread().unwrap();
         assert_eq!((first.config.command[0].to_str(), first.config.tail), (Some("one"), 9));
-        assert!(first.config.command_from_file && first.text.unwrap().contains("1s"));
+        assert!(first.text.unwrap().contains("1s"));
         write("command = ['two']\nbake = '7s'\ntail = 2\n");
         let second = reread().unwrap();
         assert_eq!((second.config.command[0].to_str(), second.config.tail), (Some("two"), 9));
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(config.process.environment, [("C".into(), "-3".into())]);
         assert_eq!((config.log.verbose, config.log.quiet), (1, 0));
         assert_eq!(config.command, ["two", "-c"]);
-        assert!(!config.command_from_file && config.process.no_new_privileges);
+        assert!(config.process.no_new_privileges);
         assert_eq!(
             (config.watch, config.process.directory),
             (vec![folder.path().join("w")], Some(folder.path().join("d")))

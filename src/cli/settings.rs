@@ -26,7 +26,7 @@ pub struct Surroundings {
 
 impl RunArgs {
     /// Checks what no single option can show, and makes the settings; or tells everything that is wrong.
-    pub fn into_config(self, surroundings: &Surroundings, command_from_file: bool) -> Result<Config, Vec<Fault>> {
+    pub fn into_config(self, surroundings: &Surroundings) -> Result<Config, Vec<Fault>> {
         let RunArgs { options, command } = self;
         let mut faults = Vec::new();
         if command.first().is_none_or(|program| program.is_empty()) {
@@ -111,7 +111,6 @@ impl RunArgs {
             hook_timeout: options.hook_timeout,
             policy,
             command,
-            command_from_file,
         })
     }
 }

@@ -8,6 +8,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
+use tracing::info;
+
 use super::Edges;
 use super::file_watch::{FileWatch, WatchError};
 use super::identity::Identity;
@@ -101,6 +103,8 @@ impl Settings {
         let chosen = was.name_was_chosen || now.name_was_chosen;
         differs(chosen && was.name != now.name, "name", "clients know the running one by the name it has");
         differs(was.admin != now.admin, "admin", "clients know the running one by the socket it has");
+        let sockets = "the sockets of LISTEN_FDS are taken when it starts";
+        differs(now.inherit && !was.inherit, "listen", sockets);
         differs(was.health != now.health, "health", "whoever asks there knows the addresses it has");
         differs(was.health_paths != now.health_paths, "health-path", "whoever asks there knows the paths it has");
         let log = "the log is begun before anything else";
@@ -146,8 +150,19 @@ impl Edges {
         let settings = Settings::of(config, version, self.readings.limits, admin).map_err(&placed)?;
         let prepared = self.listeners.prepare(generation, settings.listeners());
         unapplied.extend(prepared.map_err(|error| placed(error.fault(&settings.config.listeners)))?);
+        let command = command.or_else(|| self.given_before(&settings.config));
         (self.readings.version, self.readings.text) = (version, text);
         Ok(self.know(generation, &Arc::new(settings), command, None, unapplied))
+    }
+
+    /// A command that somebody gave holds until the settings have another one, as a number of instances does.
+    fn given_before(&self, config: &Config) -> Option<Vec<OsString>> {
+        let served = self.front.and_then(|front| self.known.get(&front)).filter(|known| known.command_was_given)?;
+        let same = served.settings.config.command == config.command;
+        if !same {
+            info!("the settings have another command, and the one that was given before is not kept");
+        }
+        same.then(|| served.command.clone())
     }
 
     fn know(

@@ -140,7 +140,8 @@ pub struct Plan {
 /// From what a generation is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The settings are read afresh; a command that was given wins.
+    /// The settings are read afresh. A command that is given now wins, and one that was given before until the settings
+    /// have another one.
     Fresh(Option<Vec<OsString>>),
     /// The settings of the last one that served, or else the first ones; what they name is looked up afresh.
     Again,

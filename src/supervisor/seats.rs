@@ -266,9 +266,8 @@ impl Supervisor {
 
     /// From what a generation is made that is started for this.
     pub(super) fn origin_for(&self, request: &Request) -> Origin {
-        let given = || self.plan.as_ref().filter(|plan| plan.command_was_given).map(|plan| plan.command.clone());
         match (request.why, request.target.or(self.current)) {
-            (Why::Reload | Why::Change | Why::Restart, _) => Origin::Fresh(request.command.clone().or_else(given)),
+            (Why::Reload | Why::Change | Why::Restart, _) => Origin::Fresh(request.command.clone()),
             (Why::Rollback | Why::Scale, Some(target)) => Origin::Like(target),
             // What has just failed as it was may have been mended meanwhile.
             (Why::Crash | Why::Stuck | Why::Leaving | Why::Memory | Why::Lifetime, Some(current))

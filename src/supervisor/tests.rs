@@ -122,7 +122,13 @@ impl Story {
                 return Event::Refused { why: self.broken.unwrap_or_default().to_owned() };
             }
             Origin::Fresh(Some(command)) => Plan { command, command_was_given: true, ..self.settings.clone() },
-            Origin::Fresh(None) => self.settings.clone(),
+            Origin::Fresh(None) => {
+                let given = self.supervisor.plan.as_ref().filter(|plan| plan.command_was_given);
+                given.map_or_else(
+                    || self.settings.clone(),
+                    |given| Plan { command: given.command.clone(), command_was_given: true, ..self.settings.clone() },
+                )
+            }
             Origin::Again => self.supervisor.plan.as_deref().unwrap_or(&self.settings).clone(),
             Origin::Like(other) => self.plans[&other].clone(),
         };
