@@ -349,9 +349,32 @@ fn a_list_in_the_file_takes_over_the_sockets_that_zdr_was_started_with() {
     assert_eq!(asked(tcp(&zdr, "new"))["names"], json!(["web", "other", "new"]));
     reload_as(&zdr, &without);
     assert_eq!(names(&zdr), ["web", "other", "new"], "those that are there");
+    let told = reload_as(&zdr, &text(&format!("web = '127.0.0.1:{web}'\nother = '127.0.0.1:{other}'")));
+    assert!(!told.out.contains("waits for nobody"), "{told:?}");
     for load in loads {
         nothing_was_lost(&zdr, load);
     }
+}
+
+#[test]
+fn what_only_whoever_started_zdr_can_close_or_pass_on_is_told() {
+    let [web, other] = [free_port(), free_port()];
+    let settings =
+        json!({ "sockets": [format!("tcp:127.0.0.1:{web}"), format!("tcp:127.0.0.1:{other}")], "names": "a:b" });
+    let without = format!("{}ready = '/'\nbake = '0s'\n", command(&server(EVERYWHERE)));
+    let list = text(&format!("web = '127.0.0.1:{web}'"));
+    let zdr = launched(managed(Setup::of(&[""; 0]), &without), &settings).start();
+    let told = reload_as(&zdr, &list);
+    let sentence =
+        format!("listener `b`: who comes to 127.0.0.1:{other} waits for nobody until whoever started zdr with it");
+    assert!(told.out.contains(&sentence) && told.out.matches("waits for nobody").count() == 1, "{told:?}");
+    drop(zdr);
+    let zdr = launched(managed(Setup::of(&[""; 0]), &text("web = '127.0.0.1:0'")), &settings).start();
+    let told = reload_as(&zdr, &without);
+    let sentence =
+        "`listen` has no effect before zdr is started again: the sockets of LISTEN_FDS are taken when it starts";
+    assert!(told.out.contains(sentence), "{told:?}");
+    assert_eq!(names(&zdr), ["web"]);
 }
 
 #[test]

@@ -68,6 +68,13 @@ impl Listeners {
             told.extend(stays);
             listeners.push((lane.number, changed));
         }
+        let is_left = |lane: &&Lane| lane.outlives && !listeners.iter().any(|(number, _)| *number == lane.number);
+        told.extend(self.lanes.iter().filter(is_left).map(|lane| {
+            let Listener { name, address, .. } = &lane.listener;
+            format!(
+                "listener `{name}`: who comes to {address} waits for nobody until whoever started zdr with it closes it"
+            )
+        }));
         for lane in added {
             info!(name = lane.listener.name, address = %lane.listener.address, "listening");
             self.add(lane);
