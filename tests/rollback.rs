@@ -6,6 +6,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::answers::{Answers, Times};
@@ -81,7 +83,7 @@ fn one_can_go_back_as_far_as_there_was_something_and_then_no_further() {
     assert_eq!((told.code, told.error.as_str()), (1, "zdr: there is no generation before this one to go back to\n"));
     assert_eq!(zdr.serving(), Some(5));
     // What crashes is started again as what it went back to.
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(zdr.server_pid()), nix::sys::signal::Signal::SIGKILL).unwrap();
+    kill(Pid::from_raw(zdr.server_pid()), Signal::SIGKILL).unwrap();
     zdr.wait_until("the next one", |status| in_seat(status, "serving") == Some(6));
     assert!(zdr.get("/health").starts_with("201 from generation 6,"));
 }
@@ -235,6 +237,26 @@ fn during_a_reload_the_reload_is_given_up_and_who_asked_for_it_is_told() {
     until_drained(&zdr);
     assert_eq!(zdr.processes(), [zdr.server_pid()]);
     nothing_lost(&zdr, load);
+}
+
+#[test]
+fn while_nothing_serves_nobody_waits_for_what_starts() {
+    let setup = Setup::of(&sample(&["--bad", "status:201"])).option("--bake", "0s").option("--ready", "/health");
+    let bad = setup.place("bad");
+    let (good, hangs) = (sample(&["--bad", "status:202"]).join(" "), sample(&["--bad", "hang"]).join(" "));
+    let zdr = setup.start();
+    let script = format!("test -e {bad} && exec {hangs}; exec {good}");
+    assert_eq!(zdr.reload_to(&["sh", "-c", &script]).code, 0);
+    fs::write(&bad, "").unwrap();
+    kill(Pid::from_raw(zdr.server_pid()), Signal::SIGKILL).unwrap();
+    zdr.wait_until("it to be started again", |status| in_seat(status, "starting") == Some(3));
+    let address = zdr.address();
+    let waits = std::thread::spawn(move || get(address, "/health"));
+    zdr.wait_until("a client to wait", |status| status["listeners"][0]["queue"].as_u64() > Some(0));
+    assert_eq!(goal(&zdr), json!({ "generation": 1, "warm": false }));
+    rolled_back(&zdr, "generation 4 serves after");
+    let (status, body) = waits.join().unwrap();
+    assert_eq!(status, 201, "{body}\n{}", zdr.log());
 }
 
 #[test]

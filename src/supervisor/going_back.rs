@@ -54,7 +54,11 @@ impl Supervisor {
         self.supersede("a rollback was asked for", |why| why == Why::Rollback);
         let request = Request { target: Some(target), ..Request::unasked(Why::Rollback) };
         self.next.get_or_insert(request).askers.push((ticket, Until::Serving));
-        self.run_next(now);
+        // While nothing serves, nobody waits until what starts has failed.
+        match self.starting.take_if(|starting| starting.why != Why::Rollback) {
+            Some(starting) => self.give_up(starting, None, Cause::Superseded, "is given up for a rollback", now),
+            None => self.run_next(now),
+        }
     }
 
     /// What was to run next will not, unless it may stay: something else was asked for meanwhile.
