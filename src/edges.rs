@@ -22,6 +22,7 @@ mod hooks;
 mod http_server;
 pub mod identity;
 mod instances;
+mod interest;
 pub mod kernel;
 mod last_words;
 pub mod limits;
@@ -242,6 +243,11 @@ impl Edges {
             Notice::Holders { generation, reply } => {
                 let holders = self.holders().into_iter().filter(|holder| holder.instance.generation == generation);
                 let _ = reply.send((holders.collect(), self.known_processes()));
+            }
+            Notice::Taken { instance, listener, connection } => {
+                let probe = self.children.get(&instance).and_then(|child| child.taken.as_ref());
+                // One that is probed no more has no use for it.
+                let _ = probe.map(|probe| probe.send((listener, connection)));
             }
             Notice::Accepted { instance } => {
                 if let Some(child) = self.children.get_mut(&instance) {

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc::unbounded_channel;
 use tracing::{error, warn};
 
 use super::capture::Watch;
@@ -18,7 +19,7 @@ use super::kernel::code;
 use super::kernel::keeper::Keeper;
 use super::kernel::pidfd::PidFd;
 use super::last_words::Outlet;
-use super::probe::{Probe, hints};
+use super::probe::{Giver, Probe, hints};
 use super::quiesce::Quiesce;
 use super::ready_sockets::ReadySockets;
 use super::release::Release;
@@ -40,6 +41,8 @@ pub(super) struct Child {
     /// It has accepted a connection of its probe.
     pub(super) accepted: bool,
     pub(super) probe: Option<Task>,
+    /// By which its probe is given connections that it has taken from others.
+    pub(super) taken: Option<Giver>,
     pub(super) notify: Option<Task>,
     pub(super) capture: Option<Watch>,
     /// Armed while it serves.
@@ -142,6 +145,7 @@ impl Edges {
             alive: true,
             accepted: false,
             probe: None,
+            taken: None,
             notify: Some(listen),
             control_group,
             capture,
@@ -161,7 +165,8 @@ impl Edges {
         let Some(child) = self.children.get_mut(&instance) else { return };
         let (readiness, owner) = (settings.config.readiness.clone(), self.owner.clone());
         let probe = Probe { instance, readiness, captures: settings.config.capture != Capture::Nothing, owner };
-        child.probe = Some(Task::start(probe.run()));
+        let (giver, taken) = unbounded_channel();
+        (child.taken, child.probe) = (Some(giver), Some(Task::start(probe.run(taken))));
     }
 
     /// The instances of a generation.

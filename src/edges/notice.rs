@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::connections::{Doors, Holder};
 use super::errands::Purpose;
 use super::listeners::{Aimed, Front, Queue, Reach, Watched};
-use super::probe::Alive;
+use super::probe::{Alive, Connection};
 use super::words::Words;
 use crate::supervisor::{Event, Exit, Generation, Instance, Scale, SeatName, Status, Ticket, Until, Verdict};
 
@@ -50,6 +50,15 @@ pub enum Notice {
         instance: Instance,
         /// Dropped when all of them were answered.
         done: oneshot::Sender<()>,
+    },
+    /// An instance has taken a connection that another one of its generation was offered.
+    Taken {
+        /// Which.
+        instance: Instance,
+        /// The number of the listener.
+        listener: usize,
+        /// It.
+        connection: Connection,
     },
     /// A generation has accepted a connection of a probe.
     Accepted {

@@ -20,13 +20,14 @@ mod wire;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 pub use self::aside::Alive;
 use self::aside::{exchange, look_up};
-use self::connection::{Connection, Ends, is_here};
+pub use self::connection::Connection;
+use self::connection::{Ends, is_here};
 use self::course::Course;
 use self::errand::Errand;
 use self::http::Stream;
@@ -52,6 +53,12 @@ pub struct Probe {
     pub owner: Owner,
 }
 
+/// Connections that an instance has taken though others were asked, each with the number of its listener.
+pub type Taken = mpsc::UnboundedReceiver<(usize, Connection)>;
+
+/// The other end.
+pub type Giver = mpsc::UnboundedSender<(usize, Connection)>;
+
 /// A look at the queue costs microseconds, and the server does not notice.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 
@@ -63,8 +70,8 @@ const FIRST_INTERVAL: Duration = Duration::from_millis(5);
 
 impl Probe {
     /// Asks until it is ready, and tells every answer that is no.
-    pub async fn run(self) {
-        let mut course = Course::begin(self.readiness.interval);
+    pub async fn run(self, taken: Taken) {
+        let mut course = Course::begin(self.readiness.interval, taken);
         let mut good = 0;
         while good < self.readiness.successes {
             let answer = self.ask(&mut course).await;
@@ -153,8 +160,14 @@ impl Probe {
         if streams.is_empty() {
             return Err("it has no TCP or Unix listener to ask".to_owned());
         }
+        let mut waits_at = Vec::new();
         for (position, listener) in streams {
-            self.taken(position, &listener, course).await.map_err(|why| accepts_none(&listener, &why))?;
+            if course.has_likes() && waits_at.is_empty() {
+                waits_at = self.waits_at().await;
+            }
+            if !waits_at.contains(&listener.address) {
+                self.taken(position, &listener, course).await.map_err(|why| accepts_none(&listener, &why))?;
+            }
         }
         Ok(())
     }

@@ -22,6 +22,8 @@ const POLLS: u32 = 3000;
 pub(super) enum Whose {
     /// The wanted instance has the connection with this inode.
     Its(u32),
+    /// Another instance of the same generation has this one.
+    Like(u32, Instance, String),
     /// Somebody else, in words.
     Others(String),
     /// A socket has its inode shortly before the process has a descriptor for it (`do_accept` in net/socket.c).
@@ -30,29 +32,45 @@ pub(super) enum Whose {
 
 /// Whose these connections are, by the inodes of the servers' ends.
 pub(super) fn whose(inodes: &[u32], wanted: Instance, roots: &[(Instance, i32)]) -> Whose {
-    // The wanted instance first: it is the small tree, and the usual answer.
-    let its = roots.iter().find(|(instance, _)| *instance == wanted).map(|(_, root)| of(wanted, *root, roots));
-    let held = its.map(|processes| sockets(&processes).unwrap_or_default()).unwrap_or_default();
-    if let Some(inode) = inodes.iter().find(|inode| held.contains(inode)) {
-        return Whose::Its(*inode);
+    let main = |(instance, root): &(Instance, i32)| (*instance, vec![*root]);
+    let all = |(instance, root): &(Instance, i32)| (*instance, of(*instance, *root, roots));
+    let is_it = |(instance, _): &&(Instance, i32)| *instance == wanted;
+    let is_like = |at: &&(Instance, i32)| at.0.generation == wanted.generation && !is_it(at);
+    // The wanted instance first, the usual answer. Of many instances the whole trees take long to look through, so the main
+    // processes of its likes come before that.
+    let near = roots.iter().filter(is_it).chain(roots.iter().filter(is_like)).map(main);
+    let whole = roots.iter().filter(is_it).chain(roots.iter().filter(|at| !is_it(at))).map(all);
+    let mut found = near.chain(whole).filter_map(|(instance, processes)| {
+        let held = sockets(&processes).unwrap_or_default();
+        let inode = *inodes.iter().find(|inode| held.contains(inode))?;
+        Some((instance, inode, processes))
+    });
+    if let Some((instance, inode, processes)) = found.next() {
+        return judged(wanted, instance, inode, &processes);
     }
-    let in_words = |inode: &u32| {
-        let others = roots.iter().filter(|(instance, _)| *instance != wanted);
-        let mut holders = others.map(|(other, root)| (*other, holder(*inode, &of(*other, *root, roots))));
-        if let Some((other, Some(pid))) = holders.find(|(_, pid)| pid.is_some()) {
-            let who = program(pid).unwrap_or_else(|| "?".to_owned());
-            let Instance { generation, number } = other;
-            return Some(match generation == wanted.generation {
-                true => {
-                    format!("answered by process {pid} ({who}) of instance {number}, not by instance {}", wanted.number)
-                }
-                false => format!("answered by process {pid} ({who}) of generation {generation}, not by the new one"),
-            });
+    let stranger = inodes.iter().find_map(|inode| holder_anywhere(*inode));
+    let in_words =
+        |(pid, who)| Whose::Others(format!("answered by process {pid} ({who}), which does not belong to zdr"));
+    stranger.map_or(Whose::NotSeenYet, in_words)
+}
+
+fn judged(wanted: Instance, found: Instance, inode: u32, processes: &[i32]) -> Whose {
+    if found == wanted {
+        return Whose::Its(inode);
+    }
+    // It may have been closed since.
+    let Some(pid) = holder(inode, processes) else { return Whose::NotSeenYet };
+    let who = program(pid).unwrap_or_else(|| "?".to_owned());
+    let Instance { generation, number } = found;
+    match generation == wanted.generation {
+        true => {
+            let others = format!("of instance {number}, not by instance {}", wanted.number);
+            Whose::Like(inode, found, format!("answered by process {pid} ({who}) {others}"))
         }
-        let (pid, who) = holder_anywhere(*inode)?;
-        Some(format!("answered by process {pid} ({who}), which does not belong to zdr"))
-    };
-    inodes.iter().find_map(in_words).map_or(Whose::NotSeenYet, Whose::Others)
+        false => {
+            Whose::Others(format!("answered by process {pid} ({who}) of generation {generation}, not by the new one"))
+        }
+    }
 }
 
 /// The processes of an instance, those whose parents are gone included.
@@ -75,7 +93,7 @@ pub(super) fn hook(ends: Ends, wanted: Instance, roots: Vec<(Instance, i32)>) ->
                 Accepted::Waiting => {}
                 Accepted::By { inode } => match whose(&[inode], wanted, &roots) {
                     Whose::Its(_) => return Ok(()),
-                    Whose::Others(why) => return Err(why),
+                    Whose::Like(_, _, why) | Whose::Others(why) => return Err(why),
                     Whose::NotSeenYet => last = UNSEEN,
                 },
             }

@@ -23,7 +23,7 @@ const ROOM_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A connection, and how the kernel knows it. Dropping it closes it.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub struct Connection {
     pub(super) stream: Stream,
     pub(super) ends: Ends,
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Taken;
 use super::aside::Remains;
+use super::connection::Connection;
 
 /// Probes come at intervals of this share of the time that has passed: a start is noticed at most 3 % late.
 const SHARE: u32 = 32;
@@ -29,6 +31,11 @@ pub(super) struct Course {
     started: Instant,
     longest: Duration,
     misses: u32,
+    has_likes: bool,
+    /// What it has taken of what others were offered.
+    taken: Taken,
+    /// Those of other listeners than the one that was asked.
+    kept: Vec<(usize, Connection)>,
     pub(super) hint: Words,
     pub(super) others: Words,
     /// A question to the resolver that was not answered in time.
@@ -41,9 +48,19 @@ pub(super) struct Words(Option<(Instant, String)>);
 
 impl Course {
     /// It begins now; questions come at least this often.
-    pub(super) fn begin(longest: Duration) -> Self {
+    pub(super) fn begin(longest: Duration, taken: Taken) -> Self {
         let (hint, others) = (Words::default(), Words::default());
-        Self { started: Instant::now(), longest, misses: 0, hint, others, unanswered: None }
+        Self {
+            started: Instant::now(),
+            longest,
+            misses: 0,
+            has_likes: false,
+            taken,
+            kept: Vec::new(),
+            hint,
+            others,
+            unanswered: None,
+        }
     }
 
     /// How long to wait until the next look, if the first come so close together.
@@ -58,7 +75,36 @@ impl Course {
 
     /// How many connections a shared socket is offered at once.
     pub(super) fn crowd(&self) -> usize {
-        if self.misses < PATIENCE { SOME } else { MANY }
+        match self.misses {
+            // Nothing is wasted: whoever takes it is told so.
+            _ if self.has_likes => 1,
+            ..PATIENCE => SOME,
+            _ => MANY,
+        }
+    }
+
+    /// Another instance of its generation has taken what it was offered.
+    pub(super) fn was_outrun(&mut self) {
+        self.has_likes = true;
+    }
+
+    /// True where others of its generation answer in the same queue.
+    pub(super) fn has_likes(&self) -> bool {
+        self.has_likes
+    }
+
+    /// True where its likes have been quicker so often that their answers are as good as its own.
+    pub(super) fn was_patient(&self) -> bool {
+        self.misses >= PATIENCE
+    }
+
+    /// A connection to this listener that it has taken from its likes.
+    pub(super) fn taken(&mut self, listener: usize) -> Option<Connection> {
+        while let Ok(taken) = self.taken.try_recv() {
+            self.kept.push(taken);
+        }
+        let at = self.kept.iter().position(|(of, _)| *of == listener)?;
+        Some(self.kept.swap_remove(at).1)
     }
 
     /// Others alone have taken what was offered.

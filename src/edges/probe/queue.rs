@@ -10,12 +10,14 @@ use nix::sys::stat::fstat;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-use super::attribution::{UNSEEN, Whose, whose};
+use super::attribution::{UNSEEN, Whose, of, whose};
 use super::connection::{Connection, Ends};
 use super::course::Course;
 use super::hints::Queue;
 use super::{FIRST_LOOK, Probe, accepts_none};
-use crate::address::Listener;
+use crate::address::{Address, Listener};
+use crate::config::Ready;
+use crate::edges::interest::Interest;
 use crate::edges::kernel::sock_diag::{Accepted, SockDiag};
 use crate::edges::kernel::sockopt::number;
 use crate::edges::listeners::Watched;
@@ -36,11 +38,19 @@ impl Probe {
         listener: &Listener,
         course: &mut Course,
     ) -> Result<Connection, String> {
+        if let Some(connection) = course.taken(position) {
+            self.was_accepted();
+            return Ok(connection);
+        }
         let (mut waiting, shared) = self.offer(position, course).await?;
         let mut diag = SockDiag::open().map_err(|error| unknown(&error))?;
         let (asked, mut others, mut unseen) = (Instant::now(), None, false);
         let mut deferred = Deferred::Unknown(asked);
         loop {
+            if let Some(connection) = course.taken(position) {
+                self.was_accepted();
+                return Ok(connection);
+            }
             let mut accepted = Vec::new();
             let mut still = Vec::new();
             for connection in waiting {
@@ -60,6 +70,20 @@ impl Probe {
                     self.was_accepted();
                     let its = accepted.into_iter().find(|(its, _)| *its == inode);
                     return its.map(|(_, connection)| connection).ok_or_else(|| UNSEEN.to_owned());
+                }
+                Whose::Like(inode, like, who) => {
+                    others = Some(course.others.keep(who));
+                    course.was_outrun();
+                    let (its, rest): (Vec<_>, Vec<_>) = accepted.into_iter().partition(|(its, _)| *its == inode);
+                    waiting.extend(rest.into_iter().map(|(_, connection)| connection));
+                    for (_, connection) in its {
+                        if self.needs_no_answer_of_its_own(course) && self.waits_at().await.contains(&listener.address)
+                        {
+                            self.was_accepted();
+                            return Ok(connection);
+                        }
+                        let _ = self.owner.send(Notice::Taken { instance: like, listener: position, connection });
+                    }
                 }
                 Whose::Others(who) => others = Some(course.others.keep(who)),
                 Whose::NotSeenYet => {
@@ -85,6 +109,30 @@ impl Probe {
             }
             sleep(course.pause(FIRST_LOOK)).await;
         }
+    }
+
+    /// Instances that wait for connections in one queue may never all get one: the kernel wakes all of them, and the quicker
+    /// ones take everything. So one of its likes may answer for one that is seen to wait there as well; where an answer says
+    /// more than that somebody accepts, only after it had the chance to give its own.
+    fn needs_no_answer_of_its_own(&self, course: &Course) -> bool {
+        course.was_patient() || !matches!(self.readiness.ready, Ready::Path(_) | Ready::Http(_))
+    }
+
+    /// The listeners at which the kernel shows the instance to wait for connections.
+    pub(super) async fn waits_at(&self) -> Vec<Address> {
+        let (instance, sockets, roots) = (self.instance, self.sockets().await, self.roots().await);
+        let look = move || {
+            let root = roots.iter().find(|(other, _)| *other == instance).map(|(_, root)| *root)?;
+            let among = |processes: &[i32]| {
+                let interest = Interest::of(processes);
+                let its = sockets.iter().filter(|at| interest.has(&at.socket));
+                its.map(|at| at.listener.address.clone()).collect::<Vec<_>>()
+            };
+            // Of many instances the whole trees take long to look through.
+            let of_main = among(&[root]);
+            Some(if of_main.is_empty() { among(&of(instance, root, &roots)) } else { of_main })
+        };
+        spawn_blocking(look).await.ok().flatten().unwrap_or_default()
     }
 
     /// Connections to one listener: one where only the generation can take it, else several.

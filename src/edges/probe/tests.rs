@@ -1,5 +1,7 @@
 //! Probes of real servers, on sockets that a pretended owner hands out.
 
+mod likes;
+
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
@@ -161,6 +163,10 @@ impl Owned {
     }
 
     fn probed(&self, ready: Ready, captures: bool) -> Events {
+        self.probed_with_a_giver(ready, captures).0
+    }
+
+    fn probed_with_a_giver(&self, ready: Ready, captures: bool) -> (Events, Giver) {
         self.aimed.lock().unwrap().push(0);
         let (owner, notices) = mpsc::unbounded_channel();
         let readiness = Readiness {
@@ -172,7 +178,9 @@ impl Owned {
             startup_grace: Duration::from_millis(300),
         };
         let probe = Probe { instance: NEW, readiness, captures, owner };
-        Events { owned: self.clone(), notices, _probe: super::super::task::Task::start(probe.run()) }
+        let (giver, taken) = mpsc::unbounded_channel();
+        let probe = super::super::task::Task::start(probe.run(taken));
+        (Events { owned: self.clone(), notices, _probe: probe }, giver)
     }
 }
 
