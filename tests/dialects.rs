@@ -50,6 +50,23 @@ fn the_ack_of_an_einhorn_worker_is_as_good_as_ready() {
 }
 
 #[test]
+fn the_ack_of_one_instance_makes_no_other_ready() {
+    let setup = Setup::of(&[""]).option("--ready", "notify").option("-n", "2");
+    let go = setup.place("go");
+    let body =
+        format!("{ACK}until('{go}.' + os.environ['ZDR_INSTANCE'])\nack()\nserve(inherited(), lambda path: 'up')");
+    let zdr = setup.command(&server(&body)).begin();
+    let ready = |number: u32, of_two: u32| format!("instance {number} of generation 1 is ready, {of_two} of 2");
+    for (number, of_two) in [(2, 1), (1, 2)] {
+        assert_eq!(zdr.status()["ready"], false);
+        fs::write(format!("{go}.{number}"), "").unwrap();
+        wait_for("its ack to count", || zdr.log().contains(&ready(number, of_two)).then_some(()));
+    }
+    zdr.wait_until("both to serve", |status| status["ready"] == true);
+    assert_eq!(zdr.get("/"), "up");
+}
+
+#[test]
 fn a_ping_of_an_einhorn_worker_is_no_ack() {
     let body = format!("{ACK}ack()\nserve(inherited(), lambda path: 'up')");
     let zdr = Setup::of(&server(&body)).option("--ready", "notify").option("--ready-timeout", "3s").start();

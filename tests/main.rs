@@ -31,8 +31,10 @@ mod health_clients;
 mod health_command;
 mod hooks;
 mod inherited;
+mod instances;
 mod last_words;
 mod life;
+mod limits;
 mod listeners;
 mod liveness;
 #[path = "../src/rehearse/load.rs"]
@@ -59,11 +61,13 @@ mod reload;
 mod rollback;
 #[expect(dead_code, reason = "the page that `tests/matrix` makes shows more of them")]
 mod rows;
+mod scale;
 mod schemas;
 mod servers;
 mod start;
 mod start_errors;
 mod streams;
+mod surge;
 mod terminal;
 mod trial;
 mod udp;
