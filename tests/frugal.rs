@@ -6,6 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Setup, Zdr, in_seat, sample, wait_for};
+use crate::instances::wait_for_serving;
+use crate::refusal::{load, nothing_lost};
 
 /// Voluntary context switches of all threads, as the kernel counts them. One that ends meanwhile counts no more.
 fn switches(pid: i32) -> u64 {
@@ -90,6 +92,33 @@ fn after_twenty_reloads_zdr_is_small() {
     at_rest(&zdr);
     let resident = resident(zdr.pid());
     assert!(resident <= bound, "{resident} KiB are more than {bound}");
+}
+
+/// Likewise with many instances on many listeners.
+const RESIDENT_WITH_MANY: u64 = 12 * 1024;
+const RESIDENT_WITH_MANY_IN_DEBUG: u64 = 32 * 1024;
+
+#[test]
+fn sixty_four_instances_on_thirty_two_listeners_are_replaced_by_a_small_zdr() {
+    let release = std::env::var("ZDR_RELEASE_BINARY").ok();
+    let bound = if release.is_some() { RESIDENT_WITH_MANY } else { RESIDENT_WITH_MANY_IN_DEBUG };
+    let names: Vec<String> = (0..32).map(|number| format!("l{number}=127.0.0.1:0")).collect();
+    let listeners: Vec<&str> = names.iter().map(String::as_str).collect();
+    let setup = Setup::of(&sample(&[])).option("-n", "64").option("--bake", "0s").listen(&listeners);
+    let zdr = release.iter().fold(setup, |setup, binary| setup.binary(binary)).begin();
+    assert_eq!(zdr.client(&["wait", "--timeout", "60s"]).code, 0, "{}", zdr.log());
+    wait_for_serving(&zdr, 64);
+    let load = load(&zdr, 2, 2);
+    let begun = Instant::now();
+    let told = zdr.reload();
+    assert_eq!(told.code, 0, "{told:?}");
+    eprintln!("64 instances on 32 listeners replaced in {:.1?}", begun.elapsed());
+    assert_eq!(zdr.client(&["reload", "--wait", "drained"]).code, 0, "{}", zdr.log());
+    nothing_lost(&zdr, load);
+    let (resident, open) = (resident(zdr.pid()), descriptors(zdr.pid()));
+    eprintln!("{resident} KiB resident, {open} descriptors");
+    assert!(resident <= bound, "{resident} KiB are more than {bound}");
+    assert!(open <= 1024, "more descriptors than a process usually may have: {open}");
 }
 
 /// 200 reloads, or 1,000 with `ZDR_LONG=1`.
