@@ -6,6 +6,7 @@
 //! stopping and the rest have files of their own.
 
 mod action;
+mod crashes;
 mod crew;
 mod draining;
 mod event;
@@ -320,7 +321,7 @@ impl Supervisor {
         self.actions.push(Action::Steer(vec![serving.portion()]));
         self.started = true;
         self.tell(News::Serving { generation, after });
-        self.plan = Some(Arc::clone(&serving.plan));
+        self.adopt(&serving.plan);
         let mut old = self.serving.replace(serving);
         if let Some(old) = &mut old {
             self.grow_no_more();

@@ -1,7 +1,6 @@
 //! Going back to the release before: because somebody wants it, or because the new one fails its trial.
 
 use std::mem;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::action::Action;
@@ -74,7 +73,7 @@ impl Supervisor {
         self.tell(News::Returned { generation });
         self.current = Some(generation);
         self.remember();
-        self.plan = Some(Arc::clone(&warm.plan));
+        self.adopt_as_it_is(&warm);
         let reason = format!("generation {generation} serves again");
         let verdict = Verdict::of_generation(Cause::RolledBack, generation, reason);
         if let Some(mut left) = self.serving.replace(warm) {
@@ -85,6 +84,7 @@ impl Supervisor {
         }
         watchers.push(ticket);
         self.settle(watchers, verdict);
+        self.run_next(now);
     }
 
     /// The generation that can have the connections back at once.
@@ -98,6 +98,15 @@ impl Supervisor {
         Some((warm.into_serving(instances, since), watchers))
     }
 
+    /// With as many instances as it has, although its settings may say another number: it was kept as it was.
+    fn adopt_as_it_is(&mut self, warm: &Serving) {
+        self.adopt(&warm.plan);
+        let (has, configured) = (warm.crew.len(), warm.plan.policy.instances);
+        if has != configured {
+            self.scaled = Some((has, configured));
+        }
+    }
+
     /// It has the connections back, and whoever waited for its end is told why it goes on.
     pub(super) fn return_to(&mut self, warm: Serving, watchers: Vec<Ticket>, blame: Blame) {
         let generation = warm.generation;
@@ -105,7 +114,7 @@ impl Supervisor {
         let verdict = blame.verdict(&format!("generation {generation} serves again"));
         self.settle(watchers, verdict);
         self.current = Some(generation);
-        self.plan = Some(Arc::clone(&warm.plan));
+        self.adopt_as_it_is(&warm);
         self.remember();
         self.serving = Some(warm);
     }
@@ -157,6 +166,7 @@ impl Supervisor {
             self.drain(draining, now);
         }
         self.return_to(warm, watchers, blame);
+        self.run_next(now);
         true
     }
 

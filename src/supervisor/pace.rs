@@ -18,9 +18,8 @@ impl Supervisor {
             let replaced = serving.expires.filter(|_| self.stop.is_none());
             [serving.crew.deadline(), serving.trial, replaced].into_iter().flatten()
         });
-        let may_start = |starting: &&Starting| !matches!(starting.step, Step::Hook(_));
         let others = [
-            self.starting.as_ref().filter(may_start).and_then(|starting| starting.crew.late_by()),
+            self.starting.as_ref().and_then(Starting::deadline),
             self.retry_at,
             self.pause.as_ref().map(|pause| pause.until),
             self.stop.as_ref().filter(|_| self.serving.is_some()).and_then(|stop| stop.lame_duck),
@@ -57,11 +56,7 @@ impl Supervisor {
             Some((at.generation, &at.plan, &mut at.crew, Place::Of(dead)))
         });
         let serving = self.serving.iter_mut().map(|at| (at.generation, &at.plan, &mut at.crew, Place::Beside));
-        let may_start = |at: &&mut Starting| {
-            let at_once = at.plan.policy.surge.unwrap_or(u32::MAX);
-            at.crew.proving() < at_once && matches!(at.step, Step::Proving | Step::Admitted)
-        };
-        let starting = self.starting.as_mut().filter(may_start);
+        let starting = self.starting.as_mut().filter(|at| at.may_start_another());
         let starting = starting.map(|at| (at.generation, &at.plan, &mut at.crew, beside));
         for (generation, plan, crew, place) in finishers.chain(serving).chain(starting) {
             let Some(number) = crew.next_due(now) else { continue };
@@ -75,6 +70,21 @@ impl Supervisor {
             let instance = Instance { generation, number };
             self.actions.push(Action::Spawn { instance, command: plan.command.clone(), place, like });
             return;
+        }
+    }
+}
+
+impl Starting {
+    fn may_start_another(&self) -> bool {
+        self.crew.proving() < self.plan.policy.surge.unwrap_or(u32::MAX) && !matches!(self.step, Step::Hook(_))
+    }
+
+    /// When one of it is to be started, or has to be ready. Those whose turn comes after another's wait for that.
+    fn deadline(&self) -> Option<Instant> {
+        match self.step {
+            Step::Hook(_) => None,
+            _ if self.may_start_another() => self.crew.deadline(),
+            _ => self.crew.late_by(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Another number of instances: more join the generation that serves; fewer are a new generation, because nobody can take one
 //! of those away that accept from one queue without losing what it has just accepted.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Supervisor;
@@ -44,7 +45,6 @@ impl Supervisor {
             let why = format!("there are {base} instances, and from 1 to {MOST} can be");
             return self.answer(vec![ticket], &Verdict::of_zdr(Outcome::Failed, Cause::Refused, &why));
         };
-        self.scaled = Some((number, plan.policy.instances));
         let askers = self.scale.get_or_insert_with(|| (Vec::new(), number));
         askers.0.push(ticket);
         askers.1 = number;
@@ -53,6 +53,7 @@ impl Supervisor {
 
     pub(super) fn scale_next(&mut self, now: Instant) {
         let Some((askers, number)) = self.scale.take() else { return };
+        self.scaled = self.plan.as_ref().map(|plan| (number, plan.policy.instances));
         let Some(serving) = &mut self.serving else {
             let reason = format!("{number} instances from the next start on");
             return self.settle(askers, Verdict::of_zdr(Outcome::Done, Cause::Scaled, &reason));
@@ -72,9 +73,15 @@ impl Supervisor {
     }
 
     /// How many a generation with this plan has: what somebody asked for holds until the settings say something else.
-    pub(super) fn wanted_instances(&mut self, plan: &Plan) -> u32 {
-        self.scaled = self.scaled.filter(|(_, configured)| *configured == plan.policy.instances);
-        self.scaled.map_or(plan.policy.instances, |(asked, _)| asked)
+    pub(super) fn wanted_instances(&self, plan: &Plan) -> u32 {
+        let asked = self.scaled.filter(|(_, configured)| *configured == plan.policy.instances);
+        asked.map_or(plan.policy.instances, |(asked, _)| asked)
+    }
+
+    /// What serves has this plan. Where its settings say another number than when somebody asked for one, that holds no more.
+    pub(super) fn adopt(&mut self, plan: &Arc<Plan>) {
+        self.plan = Some(Arc::clone(plan));
+        self.scaled.take_if(|(_, configured)| *configured != plan.policy.instances);
     }
 
     /// One of the new ones has failed, and is not tried again. False for one that is not new.

@@ -111,7 +111,8 @@ impl Supervisor {
     }
 
     fn stop_at_once(&mut self, now: Instant) {
-        if let Some(serving) = self.serving.take() {
+        if let Some(mut serving) = self.serving.take() {
+            self.settle_what_is_owed(&mut serving, "was stopped");
             self.draining.push(Draining::new(serving, Phase::Warm { until: now }, now));
         }
         self.left.clear();

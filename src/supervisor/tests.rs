@@ -1,10 +1,14 @@
 //! Each rule as a story: what happens, what is done, who serves. No process is started here.
 
 mod failures;
+mod going_back;
 mod held;
+mod hooks;
+mod instances;
 mod liveness;
 mod properties;
 mod reloads;
+mod scaling;
 mod stops;
 
 use std::collections::BTreeMap;
