@@ -5,11 +5,14 @@ mod going_back;
 mod held;
 mod hooks;
 mod instances;
+mod limits;
 mod liveness;
+mod pausing;
 mod properties;
 mod reloads;
 mod scaling;
 mod stops;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
