@@ -128,7 +128,7 @@ fn words(line: &str) -> Vec<String> {
         }
         let part = part.split(" #").next().unwrap_or_default();
         words.extend(
-            part.split_whitespace().take_while(|word| !["|", "&", "&&", ";"].contains(word)).map(str::to_owned),
+            part.split_whitespace().take_while(|word| !["|", "||", "&", "&&", ";"].contains(word)).map(str::to_owned),
         );
     }
     words
