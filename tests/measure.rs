@@ -207,6 +207,54 @@ fn throughput_with_and_without() {
     }
 }
 
+/// One request at a time, as an event loop that computes: `/slow` holds it for half a second. The number of the instance goes
+/// where the load client counts.
+const ONE_AT_A_TIME: &str = r"
+import os, select, socket, time
+s = socket.socket(fileno=3)
+s.setblocking(False)
+queue = select.epoll()
+queue.register(s, select.EPOLLIN)
+while True:
+    queue.poll()
+    try:
+        c, _ = s.accept()
+    except BlockingIOError:
+        continue
+    c.setblocking(True)
+    head = b''
+    while b'\r\n\r\n' not in head:
+        head += c.recv(4096) or b'\r\n\r\n'
+    time.sleep(0.5 if head.startswith(b'GET /slow') else 0.001)
+    answer = 'HTTP/1.1 200 OK\r\nX-Generation: %s\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok'
+    c.sendall((answer % os.environ['ZDR_INSTANCE']).encode())
+    c.close()
+";
+
+#[test]
+fn queues_shared_and_per_instance() {
+    const TIME: Duration = Duration::from_secs(10);
+    for (queue, is_slow) in [("shared", false), ("per-instance", false), ("shared", true), ("per-instance", true)] {
+        let command = ["python3", "-I", "-S", "-c", ONE_AT_A_TIME];
+        let zdr = Setup::of(&command).option("-n", "4").option("--queue", queue).start();
+        let (address, begun) = (zdr.address(), Instant::now());
+        let path = "/".to_owned();
+        let (new_connection_clients, rate_per_client, limit) = (8, Some(50.0), DEADLINE);
+        let shape = Shape { new_connection_clients, keep_alive_clients: 0, rate_per_client, path, limit };
+        let load = Load::start(address, &shape).unwrap();
+        while is_slow && begun.elapsed() < TIME {
+            assert_eq!(harness::get(address, "/slow").0, 200);
+        }
+        park_timeout(TIME.saturating_sub(begun.elapsed()));
+        let report = load.stop();
+        assert_eq!(report.failed(), 0, "{report}");
+        let [half, most, all] = report.new_connection.steady.within([0.5, 0.99, 1.0]).unwrap();
+        let spread: Vec<u64> = report.new_connection.by_generation.values().copied().collect();
+        let slow = if is_slow { ", a slow request in one of them" } else { "" };
+        eprintln!("queue {queue}{slow}: p50 {half:.1?}, p99 {most:.1?}, longest {all:.1?}; by instance {spread:?}");
+    }
+}
+
 /// The sum of a number in the status files of all threads.
 fn sum_of(pid: i32, field: &str) -> u64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
