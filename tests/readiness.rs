@@ -173,3 +173,11 @@ fn a_server_that_is_woken_only_by_a_first_word_is_ready_without_having_been_told
     assert_eq!(zdr.get("/"), "up");
     assert_eq!(zdr.reload().code, 0);
 }
+
+#[test]
+fn instances_that_take_from_the_same_queues_need_not_be_first_at_all_of_them_at_once() {
+    let setup = Setup::of(&sample(&[])).listen(&["127.0.0.1:0"; 8]);
+    let zdr = setup.option("--instances", "6").option("--ready-timeout", "15s").start();
+    assert_eq!(zdr.status()["instances"], 6);
+    assert_eq!(zdr.reload().code, 0, "{}", zdr.log());
+}

@@ -165,10 +165,13 @@ impl Probe {
             if course.has_likes() && waits_at.is_empty() {
                 waits_at = self.waits_at().await;
             }
-            if !waits_at.contains(&listener.address) {
+            if !waits_at.contains(&listener.address) && !course.proved.contains(&position) {
                 self.taken(position, &listener, course).await.map_err(|why| accepts_none(&listener, &why))?;
+                course.proved.insert(position);
             }
         }
+        // Whoever wants another proof asks anew.
+        course.proved.clear();
         Ok(())
     }
 

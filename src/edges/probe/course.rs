@@ -2,6 +2,7 @@
 //!
 //! Knows no socket: it counts, and keeps words from changing too often.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -36,6 +37,9 @@ pub(super) struct Course {
     taken: Taken,
     /// Those of other listeners than the one that was asked.
     kept: Vec<(usize, Connection)>,
+    /// The listeners, by their numbers, on which it has accepted a connection: where others take from the same queues, it does
+    /// not have that luck on all of them in one round.
+    pub(super) proved: BTreeSet<usize>,
     pub(super) hint: Words,
     pub(super) others: Words,
     /// A question to the resolver that was not answered in time.
@@ -57,6 +61,7 @@ impl Course {
             has_likes: false,
             taken,
             kept: Vec::new(),
+            proved: BTreeSet::new(),
             hint,
             others,
             unanswered: None,
