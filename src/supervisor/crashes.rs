@@ -106,7 +106,7 @@ impl Supervisor {
             (true, false) => {
                 // Where new connections still come to it, what waits is for the next, however it did.
                 let condition = Condition::default();
-                let draining = Draining { condition, ..Draining::new(dead, Phase::Killed, now) };
+                let draining = Draining { condition, is_bereft: false, ..Draining::new(dead, Phase::Killed, now) };
                 self.kill(draining, "the others of its generation have died");
             }
             (false, true) => self.leave(dead.generation, dead.plan, dead.generation),

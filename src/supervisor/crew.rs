@@ -66,9 +66,9 @@ impl Crew {
         self.members.insert(number, Member::due(at, failures));
     }
 
-    /// Those that were never started will not be.
-    pub(super) fn dismiss_the_due(&mut self) {
-        self.members.retain(|_, member| !matches!(member.stage, Stage::Due(_)));
+    /// Those that are not started yet will not be; true where there was one.
+    pub(super) fn dismiss_the_due(&mut self) -> bool {
+        self.members.extract_if(.., |_, member| matches!(member.stage, Stage::Due(_))).count() > 0
     }
 
     pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Member> {

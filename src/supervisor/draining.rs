@@ -84,7 +84,8 @@ impl Supervisor {
         let Draining { generation, watchers, .. } = draining;
         let after = now.saturating_duration_since(draining.since);
         self.tell(News::Ended { generation, exit: exit.to_owned(), after });
-        let unfinished = draining.is_bereft || draining.condition.why().is_some() && self.awaited != Some(generation);
+        let left_something = draining.is_bereft || draining.condition.why().is_some();
+        let unfinished = left_something && self.awaited != Some(generation);
         let waits = self.stop.as_ref().is_none_or(|stop| !stop.at_once);
         let hook = waits && draining.has_served && draining.plan.policy.hooks.contains(&Hook::AfterDrain);
         if unfinished && draining.finishes_for.is_none() {

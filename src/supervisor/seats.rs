@@ -176,7 +176,8 @@ impl Phase {
 impl Draining {
     pub(super) fn new(old: Serving, phase: Phase, now: Instant) -> Self {
         let mut crew = old.crew;
-        crew.dismiss_the_due();
+        // What waits for one that died, in a queue of its own, nobody else of them takes.
+        let is_bereft = crew.dismiss_the_due();
         Self {
             generation: old.generation,
             plan: old.plan,
@@ -187,7 +188,7 @@ impl Draining {
             watchers: Vec::new(),
             finishes_for: None,
             has_served: true,
-            is_bereft: false,
+            is_bereft,
         }
     }
 

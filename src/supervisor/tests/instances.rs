@@ -267,3 +267,13 @@ fn what_waits_in_many_queues_is_finished_by_as_many_instances() {
     story.when(spawned_at(3, 1)).then(&[finisher(2)]);
     story.when(spawned_at(3, 2)).then(&[quiesce(3), release(1)]).serves(Some(2));
 }
+
+#[test]
+fn what_waits_for_one_that_was_to_be_started_again_is_looked_for_when_its_generation_is_gone() {
+    let mut story = Story::serving_by(apart(2));
+    story.when(exited_at(1, 1)).when(spawned_at(1, 1)).when(exited_at(1, 1));
+    story.when(reload());
+    story.all_start(2);
+    story.when(quiet(1)).then(&[signal(1)]);
+    story.when(exited_at(1, 2)).then(&[kill(1), look_behind(1)]).serves(Some(2));
+}
