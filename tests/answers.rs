@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::thread::spawn;
+use std::thread::{JoinHandle, panicking, spawn};
 use std::time::{Duration, Instant};
 
 use crate::harness::{DEADLINE, Zdr, get};
@@ -12,6 +12,7 @@ use crate::harness::{DEADLINE, Zdr, get};
 pub struct Answers {
     news: mpsc::Receiver<(Instant, u64)>,
     over: Arc<AtomicBool>,
+    asking: Option<JoinHandle<()>>,
 }
 
 /// How long it took until the old generation answered.
@@ -28,14 +29,14 @@ impl Answers {
         let (tell, news) = mpsc::channel();
         let over = Arc::new(AtomicBool::new(false));
         let watched = Arc::clone(&over);
-        spawn(move || {
+        let asking = spawn(move || {
             while !watched.load(Ordering::Relaxed) {
                 let (status, body) = get(address, "/");
                 assert_eq!(status, 200, "a request was lost");
                 let _ = tell.send((Instant::now(), generation(&body)));
             }
         });
-        Self { news, over }
+        Self { news, over, asking: Some(asking) }
     }
 
     /// The first answer from then on that is of another generation than this.
@@ -79,6 +80,8 @@ impl Answers {
 impl Drop for Answers {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
+        let asked = self.asking.take().map(JoinHandle::join);
+        assert!(panicking() || matches!(asked, Some(Ok(()))), "a request was lost");
     }
 }
 
