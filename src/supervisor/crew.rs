@@ -68,7 +68,9 @@ impl Crew {
 
     /// Those that are not started yet will not be; true where there was one.
     pub(super) fn dismiss_the_due(&mut self) -> bool {
-        self.members.extract_if(.., |_, member| matches!(member.stage, Stage::Due(_))).count() > 0
+        let all = self.members.len();
+        self.members.retain(|_, member| !matches!(member.stage, Stage::Due(_)));
+        self.members.len() < all
     }
 
     pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Member> {
