@@ -51,6 +51,7 @@ mod process;
 mod prometheus;
 mod promptness;
 mod python;
+mod random_reloads;
 mod readiness;
 mod readiness_http;
 mod real_servers;
