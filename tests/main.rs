@@ -75,3 +75,4 @@ mod udp;
 mod unix;
 mod unix_paths;
 mod usage;
+mod watch;
