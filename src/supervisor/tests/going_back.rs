@@ -266,3 +266,13 @@ fn one_that_serves_again_with_more_instances_than_its_settings_say_keeps_that_nu
     story.when(reload()).when(spawned_at(3, 1));
     assert!(story.done.contains(&spawn_at(3, 2, Place::Beside)), "{:?}", story.done);
 }
+
+#[test]
+fn one_that_did_not_do_well_is_not_kept() {
+    let mut story = Story::serving_with(BAKE);
+    let why = "no answer within 5s".to_owned();
+    story.when(reload()).when(spawned(2));
+    story.when(Event::Stuck { generation: Generation(1), sign: Sign::Answers, why });
+    story.when(ready(2)).then(&[steer(2), quiesce(1), verdict(1, Outcome::Done, 2)]);
+    assert_eq!(goal(&story), Some((1, false)));
+}
