@@ -57,6 +57,7 @@ fn the_ack_of_one_instance_makes_no_other_ready() {
         format!("{ACK}until('{go}.' + os.environ['ZDR_INSTANCE'])\nack()\nserve(inherited(), lambda path: 'up')");
     let zdr = setup.command(&server(&body)).begin();
     let ready = |number: u32, of_two: u32| format!("instance {number} of generation 1 is ready, {of_two} of 2");
+    wait_for("both to be started", || zdr.log().contains("instance 2 of generation 1 started").then_some(()));
     for (number, of_two) in [(2, 1), (1, 2)] {
         assert_eq!(zdr.status()["ready"], false);
         fs::write(format!("{go}.{number}"), "").unwrap();

@@ -226,18 +226,23 @@ fn a_rollback_during_a_pause_takes_what_comes_after_it() {
     }
 }
 
+/// The one that serves is killed and another takes its place; then whoever waits is let go, and answered.
+fn crash_and_resume(zdr: &Zdr, waiting: Waiting) {
+    let before = zdr.serving();
+    kill(Pid::from_raw(zdr.server_pid()), Signal::SIGKILL).unwrap();
+    zdr.wait_until("the next one", |status| in_seat(status, "serving") > before);
+    assert!(!waiting.iter().any(JoinHandle::is_finished), "somebody was answered");
+    resume(zdr);
+    all_answered(zdr, waiting);
+    until_alone(zdr);
+}
+
 #[test]
 fn a_restart_and_a_crash_lose_nothing_that_waits() {
     let (zdr, waiting) = paused(setup(), 20);
     let told = zdr.client(&["restart"]);
     assert_eq!(told.code, 0, "{told:?}");
-    let before = zdr.serving();
-    kill(Pid::from_raw(zdr.server_pid()), Signal::SIGKILL).unwrap();
-    zdr.wait_until("the next one", |status| in_seat(status, "serving") > before);
-    assert!(!waiting.iter().any(JoinHandle::is_finished), "somebody was answered");
-    resume(&zdr);
-    all_answered(&zdr, waiting);
-    until_alone(&zdr);
+    crash_and_resume(&zdr, waiting);
 }
 
 #[test]
@@ -293,13 +298,7 @@ fn a_server_that_binds_by_itself_can_be_paused() {
     let waiting = clients(50, SocketAddr::from(([127, 0, 0, 1], port)));
     until_waiting(&zdr, 0, 50);
     assert_eq!(zdr.reload().code, 0);
-    let before = zdr.serving();
-    kill(Pid::from_raw(zdr.server_pid()), Signal::SIGKILL).unwrap();
-    zdr.wait_until("the next one", |status| in_seat(status, "serving") > before);
-    assert!(!waiting.iter().any(JoinHandle::is_finished), "somebody was answered");
-    resume(&zdr);
-    all_answered(&zdr, waiting);
-    until_alone(&zdr);
+    crash_and_resume(&zdr, waiting);
 }
 
 #[test]

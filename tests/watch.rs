@@ -157,7 +157,13 @@ fn main() {
     };
     for stream in listener.incoming() {
         let mut stream = stream.unwrap();
-        let _ = stream.read(&mut [0; 4096]);
+        let (mut request, mut part) = (Vec::new(), [0; 4096]);
+        while !request.ends_with(b"\r\n\r\n") {
+            match stream.read(&mut part) {
+                Ok(length) if length > 0 => request.extend_from_slice(&part[..length]),
+                _ => break,
+            }
+        }
         let body = format!("VERSION {}", if is_lent { "lent" } else { "bound" });
         let length = body.len();
         let _ = write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");

@@ -86,8 +86,8 @@ pub struct RunOptions {
     /// How long to wait, before the signal, until no request is in flight; 0s signals at once.
     #[arg(long, value_name = "D", value_parser = config::duration, default_value = "5s", help_heading = "Drain")]
     pub(crate) drain_idle: Duration,
-    /// How long the old generation is kept before it drains, so that it can have the connections back if the new one
-    /// dies.
+    /// How long a new release is on trial: if it dies, gets stuck or makes a critical check fail, the old one has the
+    /// connections back.
     #[arg(long, value_name = "D", value_parser = config::duration, default_value = "2s", help_heading = "Drain")]
     pub(crate) bake: Duration,
     /// How long the old generation is kept warm for a rollback; without it, the time of --bake.

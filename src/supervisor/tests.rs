@@ -179,6 +179,15 @@ impl Story {
         reasons.next_back().unwrap_or_default()
     }
 
+    /// What was told last.
+    fn told(&self) -> Vec<String> {
+        let told = self.done.iter().filter_map(|action| match action {
+            Action::Tell(news) => Some(news.to_string()),
+            _ => None,
+        });
+        told.collect()
+    }
+
     /// How long until the next deadline.
     fn wakes_in(&self) -> Option<Duration> {
         self.supervisor.next_deadline().map(|at| at.saturating_duration_since(self.now))

@@ -79,14 +79,11 @@ impl Model {
     /// The exit code of a reload.
     pub fn reload(&mut self, settings: Settings, text: String, fault: Fault, newest: u64) -> i32 {
         self.last_asked = (settings.clone(), fault);
-        if matches!(fault, Fault::UnknownKey | Fault::HalfWritten) {
+        if matches!(fault, Fault::UnknownKey | Fault::HalfWritten | Fault::AddressInUse) {
             return self.keeps("refused", None);
         }
         if text != self.text {
             (self.version, self.text) = (self.version + 1, text);
-        }
-        if fault == Fault::AddressInUse {
-            return self.keeps("refused", None);
         }
         let generation = self.next(newest);
         match fault {

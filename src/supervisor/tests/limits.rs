@@ -12,23 +12,14 @@ fn ended_well(generation: u64) -> Event {
     Event::Exited { instance: first(generation), exit: Exit::Code(0) }
 }
 
-/// What was told last.
-fn told(story: &Story) -> Vec<String> {
-    let told = story.done.iter().filter_map(|action| match action {
-        Action::Tell(news) => Some(news.to_string()),
-        _ => None,
-    });
-    told.collect()
-}
-
 #[test]
 fn one_that_has_grown_too_large_is_replaced_by_one_that_starts_beside_it() {
     let mut story = Story::serving();
     story.when(too_large(1, 1)).then(&[spawn(2)]).serves(Some(1));
-    assert_eq!(told(&story), ["generation 1 uses 600 MiB, more than its 512 MiB"]);
+    assert_eq!(story.told(), ["generation 1 uses 600 MiB, more than its 512 MiB"]);
     story.when(too_large(1, 1)).then(&[]);
     story.when(spawned(2));
-    assert_eq!(told(&story), ["generation 2 started as process 1002 in place of one that uses too much memory"]);
+    assert_eq!(story.told(), ["generation 2 started as process 1002 in place of one that uses too much memory"]);
     story.when(ready(2)).then(&[steer(2), quiesce(1)]).serves(Some(2));
     assert_eq!(story.supervisor.goal_of_rollback(), None, "it is no other release");
 }
@@ -38,7 +29,7 @@ fn one_of_several_that_is_too_large_is_named() {
     let mut story = Story::serving_by(Policy { instances: 2, ..policy() });
     story.when(too_large(1, 2)).then(&[spawn_at(2, 1, Place::Beside)]);
     let wanted = "generation 1 has an instance 2 that uses 600 MiB, more than its 512 MiB";
-    assert_eq!(told(&story), [wanted]);
+    assert_eq!(story.told(), [wanted]);
 }
 
 #[test]
@@ -60,7 +51,7 @@ fn one_that_has_lived_as_long_as_it_may_is_replaced_and_so_is_the_next() {
         assert_eq!(story.wakes_in(), Some(DAY));
         story.after(DAY).then(&[spawn(generation + 1)]).serves(Some(generation));
         let wanted = format!("generation {generation} has served for 1day, as long as it may");
-        assert_eq!(told(&story), [wanted]);
+        assert_eq!(story.told(), [wanted]);
         for event in [spawned(generation + 1), ready(generation + 1), quiet(generation), exited(generation)] {
             story.when(event);
         }

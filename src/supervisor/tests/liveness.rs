@@ -18,22 +18,13 @@ fn leaving(generation: u64) -> Event {
     Event::Leaving { instance: first(generation) }
 }
 
-/// What was told last.
-fn told(story: &Story) -> Vec<String> {
-    let told = story.done.iter().filter_map(|action| match action {
-        Action::Tell(news) => Some(news.to_string()),
-        _ => None,
-    });
-    told.collect()
-}
-
 #[test]
 fn a_stuck_generation_is_replaced_by_one_that_starts_beside_it() {
     let mut story = Story::serving_with(Duration::from_secs(2));
     story.when(stuck(1)).then(&[spawn(2)]).serves(Some(1));
-    assert_eq!(told(&story), ["generation 1 is stuck: no answer within 5s"]);
+    assert_eq!(story.told(), ["generation 1 is stuck: no answer within 5s"]);
     story.when(spawned(2)).then(&[probe(2)]);
-    assert_eq!(told(&story), ["generation 2 started as process 1002 in place of one that is stuck"]);
+    assert_eq!(story.told(), ["generation 2 started as process 1002 in place of one that is stuck"]);
     story.when(ready(2)).then(&[steer(2), quiesce(1)]).serves(Some(2));
     story.after(DRAIN_TIMEOUT).then(&[signal(1)]);
     story.after(DRAIN_TIMEOUT).then(&[kill(1)]);
@@ -76,7 +67,7 @@ fn a_generation_that_is_stuck_soon_after_another_was_is_replaced_after_a_pause()
     }
     story.after(Duration::from_secs(3)).when(stuck(2)).then(&[]).serves(Some(2));
     assert_eq!(story.wakes_in(), Some(Duration::from_millis(100)));
-    assert_eq!(told(&story)[1], "generation 2 serves on; trying to replace it again in 100.0ms");
+    assert_eq!(story.told()[1], "generation 2 serves on; trying to replace it again in 100.0ms");
     story.after(Duration::from_millis(100)).then(&[spawn(3)]);
 }
 
@@ -87,9 +78,9 @@ fn one_that_recovers_is_not_tried_to_be_replaced_any_more() {
         story.when(event);
     }
     story.when(recovered(1, Sign::Watchdog(1)));
-    assert!(told(&story).is_empty() && story.wakes_in().is_some(), "it still does not answer");
+    assert!(story.told().is_empty() && story.wakes_in().is_some(), "it still does not answer");
     story.when(recovered(1, Sign::Answers)).then(&[]).serves(Some(1));
-    assert_eq!((told(&story), story.wakes_in()), (vec!["generation 1 is well again".to_owned()], None));
+    assert_eq!((story.told(), story.wakes_in()), (vec!["generation 1 is well again".to_owned()], None));
 }
 
 #[test]
@@ -146,9 +137,9 @@ fn readiness_says_no_while_the_serving_generation_says_so() {
     assert!(!is_ready(&story));
     story.when(Event::ReadyAgain { instance: first(1) });
     assert!(is_ready(&story));
-    assert_eq!(told(&story), ["generation 1 is well again"]);
+    assert_eq!(story.told(), ["generation 1 is well again"]);
     story.when(unready(1)).when(reload()).when(spawned(2)).when(unready(2));
-    assert_eq!(told(&story), ["generation 2 is not ready yet: it has sent READY=0"]);
+    assert_eq!(story.told(), ["generation 2 is not ready yet: it has sent READY=0"]);
     story.when(ready(2));
     assert!(is_ready(&story));
 }
