@@ -22,7 +22,7 @@ use crate::harness::{DEADLINE, Setup, Zdr, get, in_seat, seats, wait_for};
 use crate::load::{Load, Shape};
 use crate::rows::Speaks;
 
-/// So many, or with `ZDR_LONG=1` the second number.
+/// So many, or the second number with `ZDR_LONG=1` and with the release binary.
 const RELOADS: [u32; 2] = [100, 500];
 
 /// As often the old generations are waited for, and the whole status is compared.
@@ -38,7 +38,8 @@ const MARGIN: u64 = 512;
 fn whatever_changes_nothing_is_lost_and_the_status_is_what_it_should_be() {
     let seed = std::env::var("ZDR_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(0) % 1_000_000);
-    let reloads = RELOADS[usize::from(std::env::var_os("ZDR_LONG").is_some())];
+    let many = release().is_some() || std::env::var_os("ZDR_LONG").is_some();
+    let reloads = RELOADS[usize::from(many)];
     let mut run = Run::start(seed);
     // By then nothing that zdr keeps grows any more, but for slots that are made when more generations than ever overlap.
     while run.reloads < reloads / 2 {
@@ -101,6 +102,10 @@ impl Random {
     }
 }
 
+fn release() -> Option<String> {
+    std::env::var("ZDR_RELEASE_BINARY").ok()
+}
+
 impl Run {
     fn start(seed: u64) -> Self {
         let setup = Setup::of(&[""; 0]).listen(&[]);
@@ -110,7 +115,8 @@ impl Run {
         let text = settings.text(Fault::None, &places);
         let file = setup.place("zdr.toml");
         fs::write(&file, &text).unwrap();
-        let zdr = setup.option("-c", &file).start();
+        let setup = setup.option("-c", &file);
+        let zdr = release().iter().fold(setup, |setup, binary| setup.binary(binary)).start();
         let (random, model, story) = (Random::new(seed), Model::new(settings, text), Vec::new());
         let mut run = Self { seed, random, zdr, places, _taken: taken, model, load: None, reloads: 0, steps: 0, story };
         run.load = Some(run.begin_load());
