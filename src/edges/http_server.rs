@@ -35,6 +35,8 @@ use live::{GoesOnWithout, Left};
 pub use live::{Live, Reader};
 use socket::Socket;
 
+use super::kernel::code;
+
 /// How long to leave `accept` alone after it failed; without file descriptors it fails again at once, and for as long as it is asked.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -150,7 +152,13 @@ where
         // All are cancel safe: what has not been returned is still in the kernel's queue, in a channel or in a set of tasks.
         let accepted = tokio::select! {
             accepted = door.accept() => accepted,
-            Some(()) = crowd.one_left() => continue,
+            Some(()) = crowd.one_left() => {
+                // Whoever comes over the admin socket comes now and then, and what answering takes need not stay meanwhile.
+                if guests.is_some() {
+                    code::let_go();
+                }
+                continue;
+            }
             Some(_) = followers.join_next() => continue,
             Some((socket, left)) = leaving.recv() => {
                 follow(&mut followers, limits.live, socket, left);
