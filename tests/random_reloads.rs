@@ -317,7 +317,7 @@ impl Run {
             (!counts.insert(number)).then_some(number)
         });
         let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         let resident = line.trim().trim_end_matches(" kB").parse().unwrap();
         self.load = Some(self.begin_load());
         Use { descriptors, resident }
