@@ -28,7 +28,7 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::mem;
 use std::path::Path;
@@ -85,6 +85,8 @@ pub struct Supervisor {
     current: Option<Generation>,
     /// Those that served before with other releases, the last of them last: one can go back to them.
     history: Vec<Generation>,
+    /// Those that Remember named last.
+    remembered: BTreeSet<Generation>,
     /// The checks of the user's are asked, whether or not somebody looks.
     asks_checks: bool,
     pause: Option<pausing::Pause>,
@@ -140,6 +142,7 @@ impl Supervisor {
         }
         self.spawn_the_due(now);
         self.ask_checks();
+        self.forget_the_gone();
         self.exit_if_nobody_is_left();
         mem::take(&mut self.actions)
     }

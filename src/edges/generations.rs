@@ -3,7 +3,7 @@
 //!
 //! Reads the settings afresh where the rules ask for that; starts nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
@@ -223,13 +223,9 @@ impl Edges {
         Ok(())
     }
 
-    /// What is known of those that neither live nor may be started again is forgotten.
-    pub(super) fn remember(&mut self, wanted: &[Generation]) {
-        let living: Vec<Generation> = self.children.keys().map(|instance| instance.generation).collect();
-        let newest = self.known.keys().max().copied();
-        self.known.retain(|generation, _| {
-            wanted.contains(generation) || living.contains(generation) || Some(*generation) == newest
-        });
+    /// What is known of others is forgotten.
+    pub(super) fn remember(&mut self, wanted: &BTreeSet<Generation>) {
+        self.known.retain(|generation, _| wanted.contains(generation));
     }
 }
 

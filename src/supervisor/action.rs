@@ -1,5 +1,6 @@
 //! What the rules can ask for.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use super::generation::{Generation, Instance, Ticket, Why};
@@ -67,8 +68,8 @@ pub enum Action {
     Bury(Instance),
     /// It is gone: its slots are free.
     Release(Generation),
-    /// These may be started again as they were; what is known of others may be forgotten.
-    Remember(Vec<Generation>),
+    /// These live, or may be started again as they were; what is known of others is to be forgotten.
+    Remember(BTreeSet<Generation>),
     /// Tell everybody who follows the story.
     Tell(News),
     /// Tell the one who asked.

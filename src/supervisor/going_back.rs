@@ -1,10 +1,12 @@
 //! Going back to the release before: because somebody wants it, or because the new one fails its trial.
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::time::{Duration, Instant};
 
 use super::action::Action;
 use super::generation::{Generation, Instance, Ticket, Until, Why};
+use super::hooks::Farewell;
 use super::news::News;
 use super::policy::Plan;
 use super::seats::{Blame, Draining, Phase, Request, Serving, Starting};
@@ -72,7 +74,6 @@ impl Supervisor {
         self.actions.push(Action::Steer(vec![warm.portion()]));
         self.tell(News::Returned { generation });
         self.current = Some(generation);
-        self.remember();
         self.adopt_as_it_is(&warm);
         let reason = format!("generation {generation} serves again");
         let verdict = Verdict::of_generation(Cause::RolledBack, generation, reason);
@@ -115,7 +116,6 @@ impl Supervisor {
         self.settle(watchers, verdict);
         self.current = Some(generation);
         self.adopt_as_it_is(&warm);
-        self.remember();
         self.serving = Some(warm);
     }
 
@@ -199,13 +199,23 @@ impl Supervisor {
             self.history.drain(..too_many);
         }
         self.current = Some(generation);
-        self.remember();
     }
 
-    fn remember(&mut self) {
-        let finished_by = self.left.iter().map(|left| left.like);
-        let wanted = self.history.iter().copied().chain(self.current).chain(finished_by);
-        self.actions.push(Action::Remember(wanted.collect()));
+    /// What is known of a generation is forgotten once it is gone for good: nobody can go back to it, and nothing that
+    /// is as it was is still to finish for it.
+    pub(super) fn forget_the_gone(&mut self) {
+        let seated = self.starting.iter().map(|at| at.generation).chain(self.serving.iter().map(|at| at.generation));
+        let draining = self.draining.iter().map(|at| at.generation);
+        let left = self.left.iter().flat_map(|left| [left.generation, left.like]);
+        let farewells = self.farewells.iter().map(Farewell::generation);
+        let prepared = self.preparing.iter().map(|_| Generation(self.newest.0 + 1));
+        let goals = self.preparing.iter().chain(&self.next).filter_map(|request| request.target);
+        let wanted = self.history.iter().copied().chain(self.current).chain(goals).chain(prepared);
+        let wanted: BTreeSet<Generation> = wanted.chain(seated).chain(draining).chain(left).chain(farewells).collect();
+        if self.remembered != wanted {
+            self.remembered.clone_from(&wanted);
+            self.actions.push(Action::Remember(wanted));
+        }
     }
 
     /// An instance has grown too large.

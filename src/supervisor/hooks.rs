@@ -19,6 +19,12 @@ pub(super) struct Farewell {
     verdict: Verdict,
 }
 
+impl Farewell {
+    pub(super) fn generation(&self) -> Generation {
+        self.generation
+    }
+}
+
 impl Supervisor {
     pub(super) fn run_hook(&mut self, hook: Hook, generation: Generation, other: Option<Generation>, why: Option<Why>) {
         self.actions.push(Action::RunHook { hook, generation, other, why });

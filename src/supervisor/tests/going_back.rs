@@ -103,21 +103,22 @@ fn one_can_go_back_step_by_step_but_not_for_ever() {
 #[test]
 fn what_could_be_gone_back_to_is_remembered_and_the_rest_is_not() {
     let mut story = Story::serving();
-    let remembered = |story: &Story| {
-        let last = story.done.iter().rev().find_map(|action| match action {
-            Action::Remember(generations) => Some(generations.iter().map(|generation| generation.0).collect()),
-            _ => None,
-        });
-        last.unwrap_or_else(Vec::new)
-    };
+    let remembered = |story: &Story| story.supervisor.remembered.iter().map(|it| it.0).collect::<Vec<u64>>();
     for (generation, wanted) in [(2, vec![1, 2]), (3, vec![1, 2, 3]), (4, vec![1, 2, 3, 4])] {
         story.when(reload()).when(spawned(generation)).when(ready(generation));
+        story.when(quiet(generation - 1)).when(exited(generation - 1));
         assert_eq!(remembered(&story), wanted);
     }
-    story.when(exited(4)).when(spawned(5)).when(ready(5));
+    story.when(exited(4));
+    assert_eq!(remembered(&story), [1, 2, 3, 4, 5], "it is made as it was");
+    story.when(spawned(5)).when(ready(5)).when(left(4, 0));
     assert_eq!(remembered(&story), [1, 2, 3, 5], "another copy is no other release");
     story.when(rollback(9)).when(spawned(6)).when(ready(6));
+    assert_eq!(remembered(&story), [1, 2, 5, 6], "it drains");
+    story.when(exited(5)).when(left(5, 0));
     assert_eq!(remembered(&story), [1, 2, 6]);
+    story.when(reload()).when(spawned(7)).when(exited(7));
+    assert_eq!(remembered(&story), [1, 2, 6], "it never served");
 }
 
 #[test]

@@ -69,7 +69,11 @@ fn a_reload_during_a_pause_goes_on_and_new_connections_stay_held() {
     story.when(ready(3)).then(&[steer(3), quiesce(1), verdict(2, Outcome::Done, 3)]).serves(Some(3));
     assert!(is_paused(&story));
     story.when(resume(3)).when(left(2, 1));
-    assert!(matches!(story.done[..], [Action::Spawn { like: Some(Generation(3)), .. }]), "{:?}", story.done);
+    assert!(
+        matches!(story.done[..], [Action::Spawn { like: Some(Generation(3)), .. }, Action::Remember(_)]),
+        "{:?}",
+        story.done
+    );
 }
 
 #[test]
