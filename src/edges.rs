@@ -308,11 +308,8 @@ impl Edges {
             }
             Action::Resume => failed("let new connections go", self.listeners.resume()),
             Action::AskChecks(wanted) => self.admin.ask_on(wanted),
-            Action::Quiesce(generation) => {
-                failed("hold what only an old generation serves", self.listeners.retire(generation));
-                self.watch(generation, Quiesce::run);
-            }
-            Action::LookBehind(generation) => self.watch(generation, Quiesce::look_behind),
+            Action::Quiesce(generation) => self.retire(generation, Quiesce::run),
+            Action::LookBehind(generation) => self.retire(generation, Quiesce::look_behind),
             Action::Signal(generation) => self.signal(generation),
             Action::Bury(instance) => self.bury(instance),
             Action::Remember(wanted) => self.remember(&wanted),

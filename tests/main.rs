@@ -33,6 +33,7 @@ mod hooks;
 mod inherited;
 mod instances;
 mod last_words;
+mod left_behind;
 mod life;
 mod limits;
 mod listeners;

@@ -15,7 +15,7 @@ use crate::inherited::launched;
 use crate::python::server;
 
 /// Clients that have asked and wait.
-type Waiting = Vec<JoinHandle<String>>;
+pub type Waiting = Vec<JoinHandle<String>>;
 
 fn setup() -> Setup {
     Setup::of(&sample(&[])).option("--bake", "0s").option("--ready", "/health")
@@ -31,7 +31,7 @@ fn answer(mut stream: impl Read + Write) -> String {
     }
 }
 
-fn clients(number: usize, at: SocketAddr) -> Waiting {
+pub fn clients(number: usize, at: SocketAddr) -> Waiting {
     let client = move || {
         let stream = TcpStream::connect(at).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -45,20 +45,20 @@ fn pause(zdr: &Zdr, time: &str) {
     assert_eq!(told.code, 0, "{told:?}");
 }
 
-fn resume(zdr: &Zdr) {
+pub fn resume(zdr: &Zdr) {
     let told = zdr.client(&["resume"]);
     assert_eq!((told.code, told.out.as_str()), (0, "new connections are held no longer\n"), "{told:?}");
 }
 
 /// So many wait at a listener.
 #[track_caller]
-fn until_waiting(zdr: &Zdr, listener: usize, number: usize) {
+pub fn until_waiting(zdr: &Zdr, listener: usize, number: usize) {
     zdr.wait_until("them to wait", |status| status["listeners"][listener]["queue"] == number);
 }
 
 /// All that waited are answered, and what only finished for them is gone.
 #[track_caller]
-fn all_answered(zdr: &Zdr, waiting: Waiting) {
+pub fn all_answered(zdr: &Zdr, waiting: Waiting) {
     let number = waiting.len();
     let answers: Vec<String> = waiting.into_iter().map(|client| client.join().unwrap()).collect();
     let answered = answers.iter().filter(|answer| !answer.is_empty()).count();

@@ -175,12 +175,13 @@ impl Edges {
         its.map(|(instance, child)| (*instance, child))
     }
 
-    /// Starts a task that looks at the slots of a generation.
-    pub(super) fn watch<F: Future<Output = ()> + Send + 'static>(
+    /// Holds back what only a generation serves that gets nothing new, and starts a task that looks at its slots.
+    pub(super) fn retire<F: Future<Output = ()> + Send + 'static>(
         &mut self,
         generation: Generation,
         task: impl FnOnce(Quiesce) -> F,
     ) {
+        failed("hold what only an old generation serves", self.listeners.retire(generation));
         let known = self.known_processes();
         let sockets = match self.listeners.watch(generation) {
             Ok(sockets) => sockets,

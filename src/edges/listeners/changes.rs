@@ -19,7 +19,7 @@ use crate::edges::kernel::sockopt as kernel;
 use crate::supervisor::Generation;
 
 /// What a generation was prepared with.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Asked {
     /// The listeners by the numbers of their lanes, in the order in which it is lent them.
     listeners: Vec<(usize, Listener)>,
@@ -44,9 +44,7 @@ impl Listeners {
     /// cannot change is told.
     pub fn prepare(&mut self, generation: Generation, asked: Option<&[Listener]>) -> Result<Vec<String>, ListenError> {
         let Some(asked) = asked else {
-            let there = self.lanes.iter().filter(|lane| !lane.captured && lane.kept);
-            let listeners = there.map(|lane| (lane.number, lane.listener.clone())).collect();
-            self.asked.insert(generation, Asked { listeners, listed: false });
+            self.asked.insert(generation, self.there(|lane| lane.kept));
             return Ok(Vec::new());
         };
         let (mut listeners, mut added, mut told) = (Vec::<(usize, Listener)>::new(), Vec::new(), Vec::new());
@@ -81,6 +79,20 @@ impl Listeners {
         }
         self.asked.insert(generation, Asked { listeners, listed: true });
         Ok(told)
+    }
+
+    /// A generation will have the listeners of another, also those that the front does not have: it is to finish what waits
+    /// there. For one that only paused them, those are the front's and whatever it paused.
+    pub(super) fn prepare_like(&mut self, generation: Generation, dead: Generation) {
+        let its = self.asked.get(&dead).cloned();
+        self.asked.insert(generation, its.unwrap_or_else(|| self.there(|lane| lane.kept || lane.is_of(dead))));
+    }
+
+    /// Those that were not listed for anybody, but are there.
+    fn there(&self, wanted: impl Fn(&Lane) -> bool) -> Asked {
+        let there = self.lanes.iter().filter(|lane| !lane.captured && wanted(lane));
+        let listeners = there.map(|lane| (lane.number, lane.listener.clone())).collect();
+        Asked { listeners, listed: false }
     }
 
     /// True where this generation is lent this listener.

@@ -23,7 +23,7 @@ pub struct Lent<'a> {
 
 impl Listeners {
     /// Lends an instance its slot: the one that it had, the one of its generation, or else one at this place. A generation
-    /// that was not prepared has the listeners of the one before.
+    /// that was not prepared finishes what waits for a dead one, and has the listeners of that.
     pub fn lend(&mut self, instance: Instance, place: Place, queue: QueueMode) -> Result<Vec<Lent<'_>>, ListenError> {
         let generation = instance.generation;
         // Later on it is done whenever a process has ended.
@@ -31,7 +31,10 @@ impl Listeners {
             self.mend()?;
         }
         if !self.asked.contains_key(&generation) {
-            self.prepare(generation, None)?;
+            match place {
+                Place::Of(dead) => self.prepare_like(generation, dead),
+                Place::Beside | Place::Steered => self.prepare(generation, None).map(drop)?,
+            }
         }
         let slot = self.choose(instance, place, queue);
         self.loans.lend(instance, slot);

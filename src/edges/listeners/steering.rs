@@ -185,13 +185,14 @@ impl Listeners {
         left.fold(Ok(()), Result::and)
     }
 
-    /// A generation that gets nothing new is to be quiet: what comes to listeners that nobody else is steered to is held
-    /// back, until it was finished there and they are closed. To steer to it again ends that.
+    /// A generation that gets nothing new is to be quiet, or is dead: what comes to listeners that nobody else is steered to
+    /// is held back, until it was finished there and they are closed. To steer to it again ends that.
     pub fn retire(&mut self, generation: Generation) -> io::Result<()> {
         let slots = self.loans.of(generation);
         let is_steered = |lane: &Lane| self.shares.iter().any(|share| lane.is_of(share.generation));
         let is_last = |lane: &Lane| {
-            lane.is_of(generation) && !is_steered(lane) && lane.targets().iter().all(|slot| slots.contains(slot))
+            let is_its = |slot: &usize| slots.contains(slot) || self.loans.is_free(*slot);
+            lane.is_of(generation) && !is_steered(lane) && lane.targets().iter().all(is_its)
         };
         let positions: Vec<usize> = (0..self.lanes.len()).filter(|at| is_last(&self.lanes[*at])).collect();
         positions.into_iter().map(|at| self.hold_one(at, NOBODYS)).fold(Ok(()), Result::and)
