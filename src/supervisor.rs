@@ -115,7 +115,7 @@ impl Supervisor {
             Event::Pause { ticket, time } => self.pause(ticket, time, now),
             Event::Held { told } => self.held(told),
             Event::Resume { ticket } => self.resume(ticket),
-            Event::Restart { ticket } => self.restart(ticket, now),
+            Event::Restart { ticket } => self.restart(ticket),
             Event::Stop { ticket } => self.stop(ticket, now),
             Event::Prepared { generation, plan } => self.prepared(generation, *plan, now),
             Event::Refused { why } => self.refused(&why, now),
@@ -154,6 +154,7 @@ impl Supervisor {
             return self.answer(vec![ticket], &refused_because_stopping());
         }
         self.supersede("a reload was asked for after it", |why| why != Why::Rollback);
+        self.prepare_anew();
         self.next.get_or_insert_default().join(ticket, until, command);
         self.run_next(now);
     }
@@ -162,6 +163,7 @@ impl Supervisor {
     fn changed(&mut self, path: &Path, now: Instant) {
         if self.stop.is_none() {
             self.tell(News::Changed { path: path.display().to_string() });
+            self.prepare_anew();
             self.next.get_or_insert_with(|| Request::unasked(Why::Change));
             self.run_next(now);
         }
@@ -173,16 +175,20 @@ impl Supervisor {
         if self.stop.is_some() || launched || self.awaited.is_some() || owes {
             return;
         }
-        if let Some(request) = self.next.take() {
-            self.launch(request);
-        } else {
-            self.scale_next(now);
+        let Some(mut request) = self.next.take() else { return self.scale_next(now) };
+        match request.prepared.take() {
+            Some((generation, plan)) => self.begin(request, generation, plan, now),
+            None => self.launch(request),
         }
     }
 
     /// First start, reload, restart, rollback and the start after a crash are this one path.
     fn launch(&mut self, request: Request) {
         self.retry_at = None;
+        self.prepare(request);
+    }
+
+    fn prepare(&mut self, request: Request) {
         let (generation, origin) = (Generation(self.newest.0 + 1), self.origin_for(&request));
         self.preparing = Some(request);
         self.actions.push(Action::Prepare { generation, origin });
@@ -195,6 +201,15 @@ impl Supervisor {
             self.tell(News::Unapplied { reason });
         }
         self.newest = generation;
+        if request.why == Why::Restart {
+            self.make_room(Request { prepared: Some((generation, plan)), ..request }, now);
+        } else {
+            self.begin(request, generation, plan, now);
+        }
+    }
+
+    /// Its instances are started, after the command that may say no.
+    fn begin(&mut self, request: Request, generation: Generation, plan: Plan, now: Instant) {
         let crew = Crew::of(self.wanted_instances(&plan), now);
         let hook = plan.policy.hooks.contains(&Hook::BeforeStart).then_some(Hook::BeforeStart);
         let plan = Arc::new(plan);

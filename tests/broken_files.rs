@@ -19,8 +19,14 @@ fn good(more: &str) -> String {
 /// A reload that is refused with these words, and changes nothing.
 #[track_caller]
 fn refused(zdr: &Zdr, words: &[&str]) {
+    refused_by(zdr, "reload", words);
+}
+
+/// Likewise anything else that reads the file.
+#[track_caller]
+fn refused_by(zdr: &Zdr, order: &str, words: &[&str]) {
     let before = (zdr.serving(), zdr.server_pid(), zdr.status()["config_version"].clone(), zdr.address());
-    let told = zdr.reload();
+    let told = zdr.client(&[order]);
     assert_eq!(told.code, 3, "{words:?}: {told:?}");
     for word in words {
         assert!(told.error.contains(word), "{word}: {told:?}");
@@ -67,6 +73,21 @@ fn whatever_is_found_at_the_path_the_old_one_serves_on_and_a_mended_file_serves(
     reload_as(&zdr, &good("drain-idle = '1s'\n"));
     assert_eq!(zdr.status()["config_version"], 2, "a mark of the order of bytes is no change");
     nothing_was_lost(&zdr, load);
+}
+
+#[test]
+fn a_restart_with_a_broken_file_stops_nothing() {
+    let zdr = managed(Setup::of(&[""; 0]), &good("")).start();
+    let load = load(zdr.address(), 4);
+    write(&zdr, good("raedy = 'tcp'\n"));
+    refused_by(&zdr, "restart", &["there is no key `raedy`\n", "zdr.toml:5:1"]);
+    let told = zdr.client(&["rollback"]);
+    assert_eq!((told.code, zdr.serving()), (1, Some(1)), "nothing was started: {told:?}");
+    nothing_was_lost(&zdr, load);
+    write(&zdr, good("drain-idle = '1s'\n"));
+    let told = zdr.client(&["restart"]);
+    assert_eq!((told.code, zdr.serving()), (0, Some(2)), "{told:?}");
+    assert_eq!(zdr.status()["config_version"], 2);
 }
 
 #[test]

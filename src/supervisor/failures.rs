@@ -197,7 +197,8 @@ impl Supervisor {
 
     fn go_on_after_a_failure(&mut self, plan: &Plan, now: Instant) {
         self.run_next(now);
-        if self.preparing.is_some() || self.stop.is_some() {
+        let launched = self.preparing.is_some() || self.starting.is_some() || self.awaited.is_some();
+        if launched || self.stop.is_some() || self.retry_at.is_some() {
             return;
         }
         match (&self.serving, plan.policy.watched) {

@@ -64,7 +64,11 @@ impl Supervisor {
 
     /// What was to run next will not, unless it may stay: something else was asked for meanwhile.
     pub(super) fn supersede(&mut self, why: &str, may_stay: impl Fn(Why) -> bool) {
-        if let Some(next) = self.next.take_if(|next| !may_stay(next.why)) {
+        if self.next.as_ref().is_none_or(|next| may_stay(next.why)) {
+            return;
+        }
+        self.prepare_anew();
+        if let Some(next) = self.next.take() {
             self.answer(tickets(next.askers), &Verdict::of_zdr(Outcome::Kept, Cause::Superseded, why));
         }
     }
@@ -209,8 +213,9 @@ impl Supervisor {
         let left = self.left.iter().flat_map(|left| [left.generation, left.like]);
         let farewells = self.farewells.iter().map(Farewell::generation);
         let prepared = self.preparing.iter().map(|_| Generation(self.newest.0 + 1));
+        let waiting = self.next.iter().filter_map(|next| next.prepared.as_ref().map(|(generation, _)| *generation));
         let goals = self.preparing.iter().chain(&self.next).filter_map(|request| request.target);
-        let wanted = self.history.iter().copied().chain(self.current).chain(goals).chain(prepared);
+        let wanted = self.history.iter().copied().chain(self.current).chain(goals).chain(prepared).chain(waiting);
         let wanted: BTreeSet<Generation> = wanted.chain(seated).chain(draining).chain(left).chain(farewells).collect();
         if self.remembered != wanted {
             self.remembered.clone_from(&wanted);

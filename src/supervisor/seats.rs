@@ -22,6 +22,8 @@ pub(super) struct Request {
     pub(super) target: Option<Generation>,
     /// What went wrong, where nobody asked to go back.
     pub(super) blame: Option<Blame>,
+    /// What it will be started with, where that is known already.
+    pub(super) prepared: Option<(Generation, Plan)>,
 }
 
 /// Why a generation is given up that was ready once.

@@ -6,26 +6,36 @@ use std::time::Instant;
 use super::action::Action;
 use super::generation::{Ticket, Until, Why};
 use super::news::News;
-use super::seats::{Draining, Left, Phase, Stop};
+use super::seats::{Draining, Left, Phase, Request, Stop};
 use super::verdict::{Cause, Outcome, Verdict};
 use super::{Supervisor, tickets};
 
 impl Supervisor {
-    /// A restart stops the serving generation and starts the next in its place; connections wait meanwhile.
-    pub(super) fn restart(&mut self, ticket: Ticket, now: Instant) {
+    /// A restart stops the serving generation and starts the next in its place; connections wait meanwhile. What is wrong
+    /// with the settings is told before anything is stopped.
+    pub(super) fn restart(&mut self, ticket: Ticket) {
         if self.stop.is_some() {
             return self.answer(vec![ticket], &refused_because_stopping());
         }
+        let starting = self.starting.as_ref().filter(|starting| starting.plan.command_was_given);
+        let given = self.next.as_ref().and_then(|next| next.command.clone());
+        let command = given.or_else(|| starting.map(|starting| starting.plan.command.clone()));
+        let askers = vec![(ticket, Until::Serving)];
+        self.prepare(Request { askers, command, ..Request::unasked(Why::Restart) });
+    }
+
+    /// It is known what to start, and what is there ends first. Whoever waits for another start waits for this one.
+    pub(super) fn make_room(&mut self, mut restart: Request, now: Instant) {
         self.retry_at = None;
-        let mut request = self.next.take().unwrap_or_default();
+        self.prepare_anew();
+        let mut askers = Vec::new();
         if let Some(starting) = self.starting.take() {
-            request.askers.splice(0..0, starting.askers.iter().copied());
-            if starting.plan.command_was_given {
-                request.command.get_or_insert_with(|| starting.plan.command.clone());
-            }
+            askers.extend(starting.askers.iter().copied());
             self.awaited = Some(starting.generation);
             self.kill(Draining::from_starting(&starting, now), "a restart was asked for");
         }
+        askers.extend(self.next.take().into_iter().flat_map(|next| next.askers));
+        restart.askers.splice(0..0, askers);
         if let Some(mut old) = self.serving.take() {
             let generation = old.generation;
             self.grow_no_more();
@@ -37,10 +47,15 @@ impl Supervisor {
             self.draining.push(Draining::new(old, Phase::Signalled { kill_by }, now));
         }
         self.quiesce_the_warm(now);
-        request.join(ticket, Until::Serving, None);
-        (request.why, request.target) = (Why::Restart, None);
-        self.next = Some(request);
+        self.next = Some(restart);
         self.run_next(now);
+    }
+
+    /// What runs next is to be as the settings are then.
+    pub(super) fn prepare_anew(&mut self) {
+        if let Some((generation, _)) = self.next.as_mut().and_then(|next| next.prepared.take()) {
+            self.actions.push(Action::Release(generation));
+        }
     }
 
     /// Stop: readiness says no, then the serving generation drains, then zdr ends. Asked twice: at once.
@@ -79,6 +94,7 @@ impl Supervisor {
             self.finished_for(finisher.finishes_for);
         }
         let refused = refused_because_stopping();
+        self.prepare_anew();
         if let Some(request) = self.next.take() {
             self.answer(tickets(request.askers), &refused);
         }

@@ -133,10 +133,10 @@ fn a_rollback_that_fails_leaves_the_one_that_serves() {
 fn of_a_restart_and_a_rollback_that_wait_the_later_one_is_done_and_both_are_told() {
     let mut story = after_reloads(2);
     story.when(Event::Restart { ticket: Ticket(1) });
-    story.when(rollback(2)).then(&[verdict(1, Outcome::Kept, None)]);
-    story.when(exited(2)).then(&[kill(2), release(2), spawn_of("server", 3, Place::Steered)]);
-    story.when(spawned(3));
-    story.when(ready(3)).then(&[steer(3), verdict(2, Outcome::Done, 3)]);
+    story.when(rollback(2)).then(&[release(3), verdict(1, Outcome::Kept, None)]);
+    story.when(exited(2)).then(&[kill(2), release(2), spawn_of("server", 4, Place::Steered)]);
+    story.when(spawned(4));
+    story.when(ready(4)).then(&[steer(4), verdict(2, Outcome::Done, 4)]);
 }
 
 #[test]

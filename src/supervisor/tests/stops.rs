@@ -46,14 +46,41 @@ fn a_restart_takes_over_the_requests_of_a_reload_that_is_starting() {
 }
 
 #[test]
-fn a_reload_asked_for_during_a_restart_is_the_same_start() {
+fn a_reload_asked_for_during_a_restart_is_the_same_start_with_the_settings_of_then() {
     let mut story = Story::serving();
-    story.when(restart(1)).when(reload_by(2)).then(&[]);
-    story.when(exited(1)).then(&[kill(1), release(1), spawn_steered(2)]);
-    story.when(spawned(2));
-    let both = [verdict(1, Outcome::Done, 2), verdict(2, Outcome::Done, 2)];
-    story.when(ready(2)).then(&[&[steer(2)][..], &both].concat());
+    story.when(restart(1)).when(reload_by(2)).then(&[release(2)]);
+    story.when(exited(1)).then(&[kill(1), release(1), spawn_steered(3)]);
+    story.when(spawned(3));
+    let both = [verdict(1, Outcome::Done, 3), verdict(2, Outcome::Done, 3)];
+    story.when(ready(3)).then(&[&[steer(3)][..], &both].concat());
     assert_eq!(story.wakes_in(), None);
+}
+
+#[test]
+fn a_restart_with_broken_settings_stops_nothing() {
+    let mut story = Story::serving();
+    story.broken = Some("zdr.toml: no");
+    story.when(restart(1)).then(&[verdict(1, Outcome::Kept, None)]).serves(Some(1));
+    assert_eq!(story.reason(), "zdr.toml: no; generation 1 serves on");
+    assert_eq!(story.wakes_in(), None);
+}
+
+#[test]
+fn a_restart_with_broken_settings_leaves_a_reload_that_is_starting() {
+    let mut story = Story::serving();
+    story.when(reload_by(1)).when(spawned(2));
+    story.broken = Some("zdr.toml: no");
+    story.when(restart(2)).then(&[verdict(2, Outcome::Kept, None)]);
+    story.when(ready(2)).then(&[steer(2), quiesce(1), verdict(1, Outcome::Done, 2)]);
+}
+
+#[test]
+fn a_stop_gives_up_a_restart_that_waits_for_the_old_one_to_end() {
+    let mut story = Story::serving();
+    story.when(restart(1));
+    story.when(stop(2)).then(&[release(2), verdict(1, Outcome::Failed, None)]);
+    let last = [kill(1), release(1), verdict(2, Outcome::Done, None), Action::Exit(0)];
+    story.when(exited(1)).then(&last);
 }
 
 #[test]
