@@ -128,9 +128,11 @@ fn reloads(row: &Row, zdr: &Zdr, target: &Target, bad_release: &[String]) -> (Co
     zdr.wait_until("the old ones to drain", |status| in_seat(status, "draining").is_none());
     assert!(load.answers(), "no answers at the end:\n{}", load.stop());
     let report = load.stop();
-    let excused = |tally: &Tally, excuse: &Option<String>| tally.failed() == 0 || excuse.is_some();
-    assert!(excused(&report.new_connection, &row.mode.loses_new), "a new connection was lost:\n{report}");
-    assert!(excused(&report.keep_alive, &row.mode.loses_kept), "a kept-alive connection was lost:\n{report}");
+    let (new, kept) = (report.new_connection.failed(), report.keep_alive.failed());
+    assert!(new == 0 || row.mode.loses_new.is_some(), "a new connection was lost:\n{report}");
+    // Whatever a server does to the connections that it has when it ends, each can be lost only once by that.
+    let excused = if row.mode.loses_kept.is_some() { CLIENTS as u64 * (RELOADS + 1) } else { 0 };
+    assert!(kept <= excused, "a kept-alive connection was lost:\n{report}");
     times.sort();
     (Counts::of(&report.new_connection), Counts::of(&report.keep_alive), times[times.len() / 2])
 }
