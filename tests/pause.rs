@@ -50,6 +50,16 @@ pub fn resume(zdr: &Zdr) {
     assert_eq!((told.code, told.out.as_str()), (0, "new connections are held no longer\n"), "{told:?}");
 }
 
+/// Likewise at a path.
+pub fn clients_of_path(number: usize, path: &str) -> Waiting {
+    let streams = (0..number).map(|_| UnixStream::connect(path).unwrap());
+    let client = |stream: UnixStream| {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        spawn(move || answer(stream))
+    };
+    streams.map(client).collect()
+}
+
 /// So many wait at a listener.
 #[track_caller]
 pub fn until_waiting(zdr: &Zdr, listener: usize, number: usize) {
@@ -101,10 +111,7 @@ fn what_is_new_waits_and_all_of_it_is_answered_while_what_is_old_goes_on() {
     let mut waiting = clients(200, v4);
     waiting.extend(clients(20, v6));
     let path = zdr.place("web.sock");
-    waiting.extend((0..20).map(|_| UnixStream::connect(&path).unwrap()).map(|stream| {
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        spawn(move || answer(stream))
-    }));
+    waiting.extend(clients_of_path(20, &path));
     for (listener, number) in [200, 20, 20].into_iter().enumerate() {
         until_waiting(&zdr, listener, number);
     }
