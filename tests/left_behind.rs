@@ -1,14 +1,16 @@
-//! Connections that wait at a listener which nobody but a dead generation had: they are finished, and then nobody listens
-//! there any more.
+//! Connections that wait at a listener which nobody but one generation has: a dead one, whose are finished, and then nobody
+//! listens there any more, or one that is still to be started.
 
+use std::fs;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 
 use crate::harness::{Setup, Zdr, in_seat, sample, seats, wait_for};
-use crate::managed::{command, load, managed, nothing_was_lost, reload_as};
+use crate::managed::{command, load, managed, nothing_was_lost, reload_as, write};
 use crate::pause::{Waiting, all_answered, clients, clients_of_path, resume, until_waiting};
 
 const MANY: usize = 20;
@@ -119,4 +121,24 @@ fn who_waits_at_a_listener_that_is_removed_during_a_pause_is_answered_after_it()
 #[test]
 fn who_waits_at_a_path_that_is_removed_during_a_pause_is_answered_after_it() {
     paused(UNIX);
+}
+
+/// Bound before anything is started, in a slot of which nobody can know yet which generation will have it.
+#[test]
+fn who_comes_to_a_listener_before_its_generation_is_started_is_answered() {
+    let zdr = begin("");
+    let at_once = |text: String| text.replace("bake = '1h'", "bake = '0s'");
+    reload_as(&zdr, &at_once(text(&zdr.place(""), "")));
+    zdr.wait_until("the first slot to be free", |status| in_seat(status, "draining").is_none());
+    let gate = zdr.folder().join("gate");
+    mkfifo(&gate, Mode::S_IRWXU).unwrap();
+    let hook = format!("hook = ['before-start=read line < {}']\n", gate.display());
+    write(&zdr, hook + &at_once(text(&zdr.place(""), TCP)));
+    let told = zdr.client(&["reload", "--no-wait"]);
+    assert_eq!(told.code, 0, "{told:?}");
+    zdr.wait_until("the listener", |status| status["listeners"][1]["name"] == "other");
+    let (waiting, _) = who_wait_at_the_other(&zdr);
+    fs::write(&gate, "go\n").unwrap();
+    all_answered(&zdr, waiting);
+    assert_eq!(zdr.serving(), Some(3));
 }

@@ -138,15 +138,20 @@ impl Listeners {
 
     /// What no living generation has, nor the front had, goes.
     pub(super) fn close_unclaimed(&mut self) {
-        let asked = &self.asked;
-        self.lanes.retain(|lane| {
-            let wanted = asked.values().any(|asked| asked.get(lane.number).is_some());
-            let stays = lane.kept || wanted || !lane.claims.is_empty();
+        let mut lanes = mem::take(&mut self.lanes);
+        lanes.retain(|lane| {
+            let stays = lane.kept || self.is_wanted(lane) || !lane.claims.is_empty();
             if !stays {
                 info!(address = %lane.listener.address, "nobody listens there any more");
             }
             stays
         });
+        self.lanes = lanes;
+    }
+
+    /// A generation was prepared with it.
+    pub(super) fn is_wanted(&self, lane: &Lane) -> bool {
+        self.asked.values().any(|asked| asked.get(lane.number).is_some())
     }
 }
 

@@ -2,8 +2,6 @@
 //!
 //! The only way by which sockets leave zdr, but for those that take the place of a server's own (`captured.rs`).
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::lane::Lane;
@@ -131,7 +129,7 @@ impl Listeners {
         let _ = self.steer_past(generation);
         let front = self.front_slots();
         let left = freed.into_iter().filter(|slot| !front.contains(slot));
-        let dropped = left.map(|slot| sweep_slot(&self.lanes, slot, &self.probes)).sum();
+        let dropped = left.map(|slot| self.sweep_slot(slot)).sum();
         self.close_unclaimed();
         let _ = self.leave_to_the_next();
         dropped
@@ -143,12 +141,15 @@ impl Listeners {
         let kept = self.lanes.iter().any(|lane| lane.outlives).then_some(0);
         let steered = self.steered_slots();
         let slot = self.loans.free(|slot| Some(slot) == kept || steered.contains(&slot));
-        sweep_slot(&self.lanes, slot, &self.probes);
+        self.sweep_slot(slot);
         slot
     }
-}
 
-fn sweep_slot(lanes: &[Lane], slot: usize, probes: &VecDeque<SocketAddr>) -> usize {
-    let own = lanes.iter().filter(|lane| !lane.is_shared());
-    own.filter_map(|lane| Some(sweep(&lane.listener, lane.get(slot)?, probes))).sum()
+    /// Closes what waits in a slot, and counts it. What waits at a listener that was bound for a generation which has not
+    /// been lent it yet is that one's, whatever slot it will have.
+    fn sweep_slot(&self, slot: usize) -> usize {
+        let is_to_come = |lane: &Lane| lane.claims.is_empty() && !lane.kept && self.is_wanted(lane);
+        let own = self.lanes.iter().filter(|lane| !lane.is_shared() && !is_to_come(lane));
+        own.filter_map(|lane| Some(sweep(&lane.listener, lane.get(slot)?, &self.probes))).sum()
+    }
 }
