@@ -5,6 +5,7 @@
 
 mod model;
 mod settings;
+mod visitors;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +17,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use self::model::Model;
-use self::settings::{Fault, Places, Settings};
+use self::settings::{Fault, Places, Random, Settings};
+use self::visitors::Visitors;
 use crate::exchange::{Exchange, Target};
 use crate::harness::{DEADLINE, Setup, Zdr, get, in_seat, seats, wait_for};
 use crate::load::{Load, Shape};
@@ -66,6 +68,9 @@ struct Run {
     _taken: TcpListener,
     model: Model,
     load: Option<(Load, Exchange)>,
+    visitors: Option<Visitors>,
+    /// Those of listeners that come and go which were answered.
+    visits: u64,
     reloads: u32,
     steps: u32,
     /// What was done last.
@@ -78,28 +83,6 @@ struct Use {
     descriptors: usize,
     /// In KiB.
     resident: u64,
-}
-
-/// xorshift64: the same for the same seed.
-pub struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    /// A number below `limit`.
-    pub fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % u64::try_from(limit).unwrap()).unwrap()
-    }
-
-    /// True once in so many times.
-    pub fn once_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
 }
 
 fn release() -> Option<String> {
@@ -118,8 +101,22 @@ impl Run {
         let setup = setup.option("-c", &file);
         let zdr = release().iter().fold(setup, |setup, binary| setup.binary(binary)).start();
         let (random, model, story) = (Random::new(seed), Model::new(settings, text), Vec::new());
-        let mut run = Self { seed, random, zdr, places, _taken: taken, model, load: None, reloads: 0, steps: 0, story };
+        let mut run = Self {
+            seed,
+            random,
+            zdr,
+            places,
+            _taken: taken,
+            model,
+            load: None,
+            visitors: None,
+            visits: 0,
+            reloads: 0,
+            steps: 0,
+            story,
+        };
         run.load = Some(run.begin_load());
+        run.visitors = Some(run.begin_visits());
         run
     }
 
@@ -132,6 +129,8 @@ impl Run {
             _ => self.kill(),
         }
         self.compare();
+        let lost = self.visitors.as_ref().map(Visitors::lost).unwrap_or_default();
+        assert_eq!(lost, [""; 0], "lost where listeners come and go");
         if self.steps.is_multiple_of(REST) {
             self.compare_at_rest();
         }
@@ -149,11 +148,22 @@ impl Run {
         let fault = if alone && fault == Fault::SecondExits { Fault::None } else { fault };
         let text = settings.text(fault, &self.places);
         self.note(&format!("reload of {fault:?} {settings:?}"));
+        if fault != Fault::None {
+            // What it would have added never served, and whoever finds that is not let down by anybody who did.
+            self.stop_visits();
+        }
         fs::write(self.zdr.folder().join("zdr.toml"), &text).unwrap();
         let told = self.zdr.reload();
         let newest = self.newest_by_the_log();
         let code = self.model.reload(settings, text, fault, newest);
         assert_eq!(told.code, code, "{told:?}");
+        if fault != Fault::None {
+            let (zdr, current) = (&self.zdr, self.model.current);
+            zdr.wait_until("the failed one to be gone", |status| {
+                seats(status).all(|seat| seat["generation"].as_u64() <= Some(current))
+            });
+            self.visitors = Some(self.begin_visits());
+        }
     }
 
     fn rollback(&mut self) {
@@ -180,6 +190,7 @@ impl Run {
     /// A request that a killed server had taken cannot be saved, so none is under way; those that come after it are answered.
     fn kill(&mut self) {
         self.stop_load();
+        self.stop_visits();
         let pids: Vec<i32> = self.instances().into_iter().map(|(_, pid)| pid).collect();
         let all = pids.len() == 1 || self.random.once_in(2);
         let victims = if all { &pids[..] } else { &pids[..1] };
@@ -189,6 +200,7 @@ impl Run {
         }
         let goes_back = all && self.model.is_kept_warm();
         let load = (!goes_back).then(|| self.begin_load());
+        self.visitors = (!goes_back).then(|| self.begin_visits());
         let crashes = self.model.crashes + u64::try_from(victims.len()).unwrap();
         let (zdr, number) = (&self.zdr, pids.len());
         zdr.wait_until("those that were killed to be started again", |status| {
@@ -198,6 +210,7 @@ impl Run {
         let newest = self.newest_by_the_log();
         self.model.kill(victims.len(), all, newest);
         self.load = Some(load.unwrap_or_else(|| self.begin_load()));
+        self.visitors.get_or_insert_with(|| Visitors::start(&self.places.others));
         if goes_back {
             self.wait_for_all();
         }
@@ -283,7 +296,21 @@ impl Run {
         let (path, rate_per_client) = ("/".to_owned(), Some(RATE));
         let shape = Shape { new_connection_clients: 2, keep_alive_clients: 2, rate_per_client, path, limit };
         let target = Target::Unix(self.places.path.clone());
-        (Load::start(self.places.web, &shape).unwrap(), Exchange::start(&target, Speaks::Http, (1, 0), RATE, limit))
+        let exchange = Exchange::start(&target, Speaks::Http, (1, 0), RATE, limit);
+        (Load::start(self.places.web, &shape).unwrap(), exchange)
+    }
+
+    fn begin_visits(&self) -> Visitors {
+        Visitors::start(&self.places.others)
+    }
+
+    #[track_caller]
+    fn stop_visits(&mut self) {
+        if let Some(visitors) = self.visitors.take() {
+            let (answered, lost) = visitors.stop();
+            self.visits += answered;
+            assert_eq!(lost, [""; 0], "lost where listeners come and go");
+        }
     }
 
     #[track_caller]
@@ -309,6 +336,7 @@ impl Run {
         self.model.scale("1", newest);
         self.compare_at_rest();
         self.stop_load();
+        self.stop_visits();
         let pid = self.zdr.pid();
         let mut counts = BTreeSet::new();
         // One that has just asked is still there for a moment.
@@ -320,14 +348,17 @@ impl Run {
         let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         let resident = line.trim().trim_end_matches(" kB").parse().unwrap();
         self.load = Some(self.begin_load());
+        self.visitors = Some(self.begin_visits());
         Use { descriptors, resident }
     }
 
     fn stop(mut self) {
         self.stop_load();
+        self.stop_visits();
         assert_eq!(in_seat(&self.zdr.status(), "serving"), Some(self.model.current));
         assert_eq!(self.zdr.client(&["stop"]).code, 0);
         assert_eq!(self.zdr.ended().code(), Some(0));
+        assert!(self.visits > 0, "nobody ever visited a listener that comes and goes");
         wait_for("the last process to be gone", || self.zdr.processes().is_empty().then_some(()));
         assert!(!self.places.path.exists(), "the path is left behind");
     }

@@ -5,15 +5,36 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::Random;
 use crate::harness::{ZDR, free_port};
+
+/// xorshift64: the same for the same seed.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % u64::try_from(limit).unwrap()).unwrap()
+    }
+
+    /// True once in so many times.
+    pub fn once_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+}
 
 /// The addresses that may be listened on.
 #[derive(Debug)]
 pub struct Places {
     pub web: SocketAddr,
     pub path: PathBuf,
-    others: Vec<String>,
+    pub others: Vec<String>,
     /// Somebody else has it.
     taken: SocketAddr,
 }
