@@ -84,6 +84,11 @@ impl Listeners {
         self.front_slots().into_iter().chain(shares).collect()
     }
 
+    /// True for a listener of somebody who gets what is new.
+    fn is_steered(&self, lane: &Lane) -> bool {
+        self.shares.iter().any(|share| lane.is_of(share.generation))
+    }
+
     /// True for a listener of the front, or one that waits for the next.
     pub(super) fn is_of_front(&self, lane: &Lane) -> bool {
         lane.kept || self.front_generation().is_some_and(|front| lane.is_of(front))
@@ -99,7 +104,7 @@ impl Listeners {
         let mut steered = Ok(());
         for position in 0..self.lanes.len() {
             let lane = &self.lanes[position];
-            let has_share = self.shares.iter().any(|share| lane.is_of(share.generation));
+            let has_share = self.is_steered(lane);
             let is_left = || !lane.kept && lane.targets().iter().all(|slot| self.loans.is_free(*slot));
             let starting = lane.claims.iter().filter(|claim| front.is_none_or(|front| **claim > front)).max();
             let result = match starting.and_then(|starting| self.loans.home(*starting)) {
@@ -154,10 +159,14 @@ impl Listeners {
         Ok(told)
     }
 
-    /// Gives what is new to whom it was steered last. What waits already, waits on in the slot that it is in.
+    /// Gives what is new to whom it was steered last. What waits already, waits on in the slot that it is in. Listeners that
+    /// were removed meanwhile are held back: whoever had them may be past looking at its queue.
     pub fn resume(&mut self) -> io::Result<()> {
-        self.paused = None;
-        self.lanes.iter_mut().map(|lane| lane.pause(None)).fold(Ok(()), Result::and)
+        let Some(paused) = self.paused.take() else { return Ok(()) };
+        let is_removed = |lane: &Lane| lane.is_of(paused) && !self.is_steered(lane);
+        let removed: Vec<usize> = (0..self.lanes.len()).filter(|at| is_removed(&self.lanes[*at])).collect();
+        let held = removed.into_iter().map(|at| self.hold_one(at, NOBODYS)).fold(Ok(()), Result::and);
+        self.lanes.iter_mut().map(|lane| lane.pause(None)).fold(held, Result::and)
     }
 
     /// Before zdr ends: leaves new connections to the next zdr, or to the clients' next try; what has begun is finished.
@@ -189,10 +198,8 @@ impl Listeners {
     /// is held back, until it was finished there and they are closed. To steer to it again ends that.
     pub fn retire(&mut self, generation: Generation) -> io::Result<()> {
         let slots = self.loans.of(generation);
-        let is_steered = |lane: &Lane| self.shares.iter().any(|share| lane.is_of(share.generation));
         let is_last = |lane: &Lane| {
-            let is_its = |slot: &usize| slots.contains(slot) || self.loans.is_free(*slot);
-            lane.is_of(generation) && !is_steered(lane) && lane.targets().iter().all(is_its)
+            lane.is_of(generation) && !self.is_steered(lane) && lane.targets().iter().all(|slot| slots.contains(slot))
         };
         let positions: Vec<usize> = (0..self.lanes.len()).filter(|at| is_last(&self.lanes[*at])).collect();
         positions.into_iter().map(|at| self.hold_one(at, NOBODYS)).fold(Ok(()), Result::and)
@@ -209,9 +216,8 @@ impl Listeners {
             }
             _ => false,
         };
-        let is_steered = |lane: &Lane| self.shares.iter().any(|share| lane.is_of(share.generation));
         let superseded =
-            |old: &Lane| !is_steered(old) && self.lanes.iter().any(|new| new.is_of(front) && wider(old, new));
+            |old: &Lane| !self.is_steered(old) && self.lanes.iter().any(|new| new.is_of(front) && wider(old, new));
         let positions: Vec<usize> = (0..self.lanes.len()).filter(|at| superseded(&self.lanes[*at])).collect();
         positions.into_iter().map(|at| self.hold_one(at, NOBODYS)).fold(Ok(()), Result::and)
     }
