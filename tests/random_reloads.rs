@@ -1,16 +1,17 @@
-//! Hundreds of reloads of one zdr with settings that change by chance, good and bad, with rollbacks, other numbers of instances
-//! and killed servers among them: under load nothing is lost, and after every step the status is what a model says.
+//! Hundreds of reloads of one zdr with settings that change by chance, good and bad, with rollbacks, pauses, other numbers
+//! of instances and killed servers among them: under load nothing is lost, and after every step the status is what a model
+//! says.
 //!
 //! Waits for no guess: a step is over when its verdict is there and the status agrees. `ZDR_SEED=N` plays the same again.
 
 mod model;
 mod settings;
+mod upkeep;
 mod visitors;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 use self::model::Model;
 use self::settings::{Fault, Places, Random, Settings};
+use self::upkeep::Use;
 use self::visitors::Visitors;
 use crate::exchange::{Exchange, Target};
 use crate::harness::{DEADLINE, Setup, Zdr, get, in_seat, seats, wait_for};
@@ -77,14 +79,6 @@ struct Run {
     story: Vec<String>,
 }
 
-/// What zdr uses.
-#[derive(Debug)]
-struct Use {
-    descriptors: usize,
-    /// In KiB.
-    resident: u64,
-}
-
 fn release() -> Option<String> {
     std::env::var("ZDR_RELEASE_BINARY").ok()
 }
@@ -122,10 +116,11 @@ impl Run {
 
     fn step(&mut self) {
         self.steps += 1;
-        match self.random.below(20) {
+        match self.random.below(21) {
             0..=12 => self.reload(),
             13..=15 => self.rollback(),
             16..=18 => self.scale(),
+            19 => self.pause(),
             _ => self.kill(),
         }
         self.compare();
@@ -137,12 +132,16 @@ impl Run {
     }
 
     fn reload(&mut self) {
-        self.reloads += 1;
         let again = self.random.once_in(6).then(|| self.model.last_asked.clone());
         let (settings, fault) = again.unwrap_or_else(|| {
             let settings = Settings::random(&mut self.random, &self.places, &self.model.settings());
             (settings, Fault::random(&mut self.random))
         });
+        self.reload_as(settings, fault);
+    }
+
+    fn reload_as(&mut self, settings: Settings, fault: Fault) {
+        self.reloads += 1;
         // With no second instance nothing would be wrong, until somebody asks for one.
         let alone = self.model.instances_with(&settings) == 1;
         let fault = if alone && fault == Fault::SecondExits { Fault::None } else { fault };
@@ -185,6 +184,31 @@ impl Run {
         let newest = self.newest_by_the_log();
         let code = self.model.scale(word, newest);
         assert_eq!(told.code, code, "{told:?}");
+    }
+
+    /// What is new waits while other things happen, and all of it is answered after that.
+    fn pause(&mut self) {
+        self.note("pause");
+        let told = self.zdr.client(&["pause", "--for", "1m"]);
+        assert_eq!(told.code, 0, "{told:?}");
+        self.model.pause(self.newest_by_the_log());
+        let waits = TcpStream::connect(self.places.web).unwrap();
+        for _ in 0..self.random.below(3) {
+            match self.random.below(3) {
+                0 => self.rollback(),
+                1 => self.scale(),
+                _ => {
+                    let settings = Settings::random(&mut self.random, &self.places, &self.model.settings());
+                    self.reload_as(settings, Fault::None);
+                }
+            }
+        }
+        let before = self.newest_by_the_log();
+        self.note("resume");
+        let told = self.zdr.client(&["resume"]);
+        assert_eq!(told.code, 0, "{told:?}");
+        wait_for("somebody to finish what waits", || (self.newest_by_the_log() > before).then_some(()));
+        drop(waits);
     }
 
     /// A request that a killed server had taken cannot be saved, so none is under way; those that come after it are answered.
@@ -337,19 +361,10 @@ impl Run {
         self.compare_at_rest();
         self.stop_load();
         self.stop_visits();
-        let pid = self.zdr.pid();
-        let mut counts = BTreeSet::new();
-        // One that has just asked is still there for a moment.
-        let descriptors = wait_for("the descriptors to be as many as before", || {
-            let number = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-            (!counts.insert(number)).then_some(number)
-        });
-        let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        let resident = line.trim().trim_end_matches(" kB").parse().unwrap();
+        let used = Use::of(self.zdr.pid());
         self.load = Some(self.begin_load());
         self.visitors = Some(self.begin_visits());
-        Use { descriptors, resident }
+        used
     }
 
     fn stop(mut self) {

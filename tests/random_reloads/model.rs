@@ -124,6 +124,11 @@ impl Model {
         self.done("ready", self.current)
     }
 
+    /// It has a number, and no process.
+    pub fn pause(&mut self, newest: u64) {
+        self.next(newest);
+    }
+
     /// So many of those that serve have died, or all of them.
     pub fn kill(&mut self, number: usize, all: bool, newest: u64) {
         self.crashes += u64::try_from(number).unwrap();
