@@ -94,6 +94,17 @@ fn paused(listener: &str) {
 }
 
 #[test]
+fn who_is_kept_warm_serves_a_listener_on_that_was_removed_during_a_pause() {
+    let zdr = begin(TCP);
+    let told = zdr.client(&["pause", "--for", "1m"]);
+    assert_eq!(told.code, 0, "{told:?}");
+    reload_as(&zdr, &text(&zdr.place(""), ""));
+    resume(&zdr);
+    let other = zdr.status()["listeners"][1]["address"].as_str().unwrap().parse().unwrap();
+    all_answered(&zdr, clients(MANY, other));
+}
+
+#[test]
 fn who_waits_at_an_added_listener_is_answered_when_the_trial_fails() {
     added(TCP);
 }

@@ -20,7 +20,7 @@ mod steering;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -56,6 +56,8 @@ pub struct Listeners {
     asked: HashMap<Generation, Asked>,
     /// Who gets what is new, the front first. Empty before there is one.
     shares: Vec<Share>,
+    /// Those that get nothing new any more, and whose queues may have been found empty.
+    retired: BTreeSet<Generation>,
     /// The generation in whose slot what is new waits while it is paused.
     paused: Option<Generation>,
     /// What has been bound by itself and does not listen yet.

@@ -131,7 +131,12 @@ impl Group {
 
     /// The slots that get what is new, where it is not held back.
     pub(super) fn targets(&self) -> Vec<usize> {
-        self.paused.map_or_else(|| self.targets.iter().map(|(slot, _)| *slot).collect(), |slot| vec![slot])
+        self.paused.map_or_else(|| self.targets_behind(), |slot| vec![slot])
+    }
+
+    /// The slots that get it again when a pause ends.
+    pub(super) fn targets_behind(&self) -> Vec<usize> {
+        self.targets.iter().map(|(slot, _)| *slot).collect()
     }
 
     /// What the kernel's tables call them.

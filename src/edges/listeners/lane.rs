@@ -148,6 +148,15 @@ impl Lane {
         }
     }
 
+    /// The slots that get it again when a pause ends.
+    pub(super) fn targets_behind(&self) -> Vec<usize> {
+        match &self.way {
+            Way::Group(group) => group.targets_behind(),
+            Way::Named(named) => vec![named.target_behind()],
+            Way::Shared(_) => Vec::new(),
+        }
+    }
+
     /// The sockets that get what is new.
     pub(super) fn steered(&self) -> Vec<BorrowedFd<'_>> {
         match &self.way {

@@ -122,6 +122,7 @@ impl Listeners {
         let freed = self.loans.release(generation);
         self.lanes.iter_mut().for_each(|lane| lane.claims.retain(|other| *other != generation));
         self.asked.remove(&generation);
+        self.retired.remove(&generation);
         self.forget_bound(|bound| bound.generation == generation);
         self.lanes.iter_mut().for_each(|lane| lane.unaim(|by| by.generation == generation));
         // Nobody is sent there any more before it is looked at for the last time. Where these fail, what is new goes where

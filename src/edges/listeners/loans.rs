@@ -67,6 +67,11 @@ impl Loans {
         self.loans.iter().all(|loan| loan.slot != slot)
     }
 
+    /// True where nobody but these has this slot.
+    pub(super) fn is_only_of(&self, slot: usize, these: impl Fn(Generation) -> bool) -> bool {
+        self.loans.iter().filter(|loan| loan.slot == slot).all(|loan| these(loan.instance.generation))
+    }
+
     /// The first that nobody has and that is not spared, made where there is none.
     pub(super) fn free(&mut self, spared: impl Fn(usize) -> bool) -> usize {
         let is_free = |slot: &usize| self.is_free(*slot) && !spared(*slot);

@@ -99,6 +99,11 @@ impl Named {
         self.paused.unwrap_or(self.steered)
     }
 
+    /// The one that has it again when a pause ends.
+    pub(super) fn target_behind(&self) -> usize {
+        self.steered
+    }
+
     /// The names beside the path.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         self.sides.values().map(|side| side.path.as_path())

@@ -38,6 +38,7 @@ impl Listeners {
             return Ok(());
         }
         (self.shares, self.held) = (shares, false);
+        self.retired.retain(|retired| self.shares.iter().all(|share| share.generation != *retired));
         let changed = self.take_on();
         self.keep();
         let paused = self.pause_front().map(drop);
@@ -160,10 +161,12 @@ impl Listeners {
     }
 
     /// Gives what is new to whom it was steered last. What waits already, waits on in the slot that it is in. Listeners that
-    /// were removed meanwhile are held back: whoever had them may be past looking at its queue.
+    /// were removed meanwhile are held back, unless who had them is kept warm: a queue that was found empty stays so.
     pub fn resume(&mut self) -> io::Result<()> {
         let Some(paused) = self.paused.take() else { return Ok(()) };
-        let is_removed = |lane: &Lane| lane.is_of(paused) && !self.is_steered(lane);
+        let nobodys = |slot: &usize| self.loans.is_only_of(*slot, |generation| self.retired.contains(&generation));
+        let is_removed =
+            |lane: &Lane| lane.is_of(paused) && !self.is_steered(lane) && lane.targets_behind().iter().all(nobodys);
         let removed: Vec<usize> = (0..self.lanes.len()).filter(|at| is_removed(&self.lanes[*at])).collect();
         let held = removed.into_iter().map(|at| self.hold_one(at, NOBODYS)).fold(Ok(()), Result::and);
         self.lanes.iter_mut().map(|lane| lane.pause(None)).fold(held, Result::and)
@@ -197,6 +200,7 @@ impl Listeners {
     /// A generation that gets nothing new is to be quiet, or is dead: what comes to listeners that nobody else is steered to
     /// is held back, until it was finished there and they are closed. To steer to it again ends that.
     pub fn retire(&mut self, generation: Generation) -> io::Result<()> {
+        self.retired.insert(generation);
         let slots = self.loans.of(generation);
         let is_last = |lane: &Lane| {
             lane.is_of(generation) && !self.is_steered(lane) && lane.targets().iter().all(|slot| slots.contains(slot))
