@@ -73,6 +73,14 @@ impl Crew {
         self.members.len() < all
     }
 
+    /// Those that were started and cannot serve yet leave it.
+    pub(super) fn dismiss_the_unready(&mut self) -> Vec<u32> {
+        let unready = self.members.iter().filter(|(_, member)| !member.is_ready());
+        let unready: Vec<u32> = unready.map(|(number, _)| *number).collect();
+        self.members.retain(|_, member| member.is_ready());
+        unready
+    }
+
     pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Member> {
         self.members.get_mut(&number)
     }

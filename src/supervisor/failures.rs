@@ -159,8 +159,14 @@ impl Supervisor {
         if starting.has_a_share {
             self.actions.extend(self.serving.as_ref().map(|serving| Action::Steer(vec![serving.portion()])));
         }
-        let draining = Draining::from_starting(&starting, now);
-        match (draining.crew.lives(), starting.has_a_share && self.serving.is_some()) {
+        let mut draining = Draining::from_starting(&starting, now);
+        let has_begun = starting.has_a_share && self.serving.is_some();
+        if has_begun {
+            // What waits in a queue that they have as well would wait for them as long as a drain may take.
+            let unready = draining.crew.dismiss_the_unready().into_iter();
+            self.actions.extend(unready.map(|number| Action::Bury(Instance { generation, number })));
+        }
+        match (draining.crew.lives(), has_begun) {
             (true, true) => self.drain(Draining { is_bereft: cause == Cause::Exited, ..draining }, now),
             (false, true) => self.leave(generation, draining.plan, generation),
             (true, false) => {

@@ -90,15 +90,25 @@ fn a_surge_stops_at_the_first_that_fails_and_what_it_has_begun_to_answer_it_fini
     let mut story = Story::serving_by(by_and_by(3));
     story.when(reload()).when(spawned_at(2, 1)).when(ready_at(2, 1)).when(spawned_at(2, 2));
     let back = steer_to(&[portion(1, &[1, 2, 3], 1)]);
-    story.after(READY_TIMEOUT).then(&[back.clone(), quiesce(2), verdict(1, Outcome::Kept, 2)]).serves(Some(1));
+    let kept = [back, Action::Bury(at(2, 2)), quiesce(2), verdict(1, Outcome::Kept, 2)];
+    story.after(READY_TIMEOUT).then(&kept).serves(Some(1));
     story.when(quiet(2)).then(&[signal(2)]);
-    story.when(exited_at(2, 1)).then(&[]);
-    story.when(exited_at(2, 2)).then(&[kill(2), release(2)]);
+    story.when(exited_at(2, 1)).then(&[kill(2), release(2)]);
+}
+
+#[test]
+fn what_waits_for_a_surge_of_which_nobody_is_left_that_can_serve_is_finished_at_once() {
     let mut story = Story::serving_by(by_and_by(3));
     story.when(reload()).when(spawned_at(2, 1)).when(ready_at(2, 1)).when(spawned_at(2, 2));
-    story.when(exited_at(2, 1)).then(&[back, quiesce(2), verdict(1, Outcome::Kept, 2)]);
-    story.when(quiet(2)).then(&[signal(2)]);
-    story.when(exited_at(2, 2)).then(&[kill(2), look_behind(2)]);
+    let back = steer_to(&[portion(1, &[1, 2, 3], 1)]);
+    let kept = [back, Action::Bury(at(2, 2)), kill(2), look_behind(2), verdict(1, Outcome::Kept, 2)];
+    story.when(exited_at(2, 1)).then(&kept).serves(Some(1));
+    story.when(left(2, 1)).then(&[Action::Spawn {
+        instance: at(3, 1),
+        command: vec!["server".into()],
+        place: Place::Of(Generation(2)),
+        like: Some(Generation(2)),
+    }]);
 }
 
 #[test]
