@@ -107,7 +107,9 @@ impl Listeners {
             let lane = &self.lanes[position];
             let has_share = self.is_steered(lane);
             let is_left = || !lane.kept && lane.targets().iter().all(|slot| self.loans.is_free(*slot));
-            let starting = lane.claims.iter().filter(|claim| front.is_none_or(|front| **claim > front)).max();
+            let is_to_serve =
+                |claim: &&Generation| !self.retired.contains(claim) && front.is_none_or(|front| **claim > front);
+            let starting = lane.claims.iter().filter(is_to_serve).max();
             let result = match starting.and_then(|starting| self.loans.home(*starting)) {
                 _ if has_share && self.shares.len() < all => self.steer_one(position),
                 _ if has_share || lane.claims.is_empty() || !is_left() => continue,
