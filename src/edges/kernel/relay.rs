@@ -17,7 +17,7 @@ pub use notes::Notes;
 use notes::{Page, Span};
 
 /// Forks a relay from `source` to `destination`, and answers with its process id. One that takes over from a relay that was killed
-/// passes on first what that had read.
+/// passes on first what that had noted; only what it was reading in the moment of its death is lost.
 ///
 /// Its exit code is 0 when nobody is left that could write.
 pub fn start(source: BorrowedFd<'_>, destination: BorrowedFd<'_>, notes: &Notes) -> io::Result<i32> {
